@@ -1,0 +1,133 @@
+//! Columns: SQL types, the one Arrow type of each (precondition H4), and the platform's own columns.
+
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use serde::{Deserialize, Serialize};
+
+/// Partition of a record; only in the master and inside row programs.
+pub const PARTITION: &str = "_partition";
+/// Offset of a record; only in the master and inside row programs.
+pub const OFFSET: &str = "_offset";
+/// When the log took the record; never decreases within a partition.
+pub const APPEND_TIME: &str = "_append_time";
+/// The largest event time among the records *before* this one in its partition; null for the
+/// first. A function of the partition's prefix, stored so that both layers decide lateness alike.
+pub const MAX_EVENT_TIME: &str = "_max_event_time";
+
+/// True for names that belong to the platform.
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with('_')
+}
+
+/// Arrow's type of every point in time here: microseconds, UTC.
+pub fn timestamp_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+/// The column types of a stream or a static table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SqlType {
+    /// `BOOLEAN`
+    Boolean,
+    /// `SMALLINT`
+    SmallInt,
+    /// `INT`, `INTEGER`
+    Int,
+    /// `BIGINT`
+    BigInt,
+    /// `REAL`
+    Real,
+    /// `DOUBLE PRECISION`
+    Double,
+    /// `NUMERIC(precision, scale)`
+    Numeric {
+        /// Digits in all, 1 to 38.
+        precision: u8,
+        /// Digits after the point.
+        scale: i8,
+    },
+    /// `TEXT`, `VARCHAR`
+    Text,
+    /// `DATE`
+    Date,
+    /// `TIMESTAMPTZ`: a point in time, microseconds
+    TimestampTz,
+    /// `JSON`, `JSONB`: the text of a JSON value
+    Json,
+}
+
+impl SqlType {
+    /// The one Arrow type that this SQL type has everywhere in memory.
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Boolean => DataType::Boolean,
+            Self::SmallInt => DataType::Int16,
+            Self::Int => DataType::Int32,
+            Self::BigInt => DataType::Int64,
+            Self::Real => DataType::Float32,
+            Self::Double => DataType::Float64,
+            Self::Numeric { precision, scale } => DataType::Decimal128(precision, scale),
+            Self::Text | Self::Json => DataType::Utf8View,
+            Self::Date => DataType::Date32,
+            Self::TimestampTz => timestamp_type(),
+        }
+    }
+
+    /// The name as `SHOW CREATE` prints it.
+    pub fn sql(self) -> String {
+        match self {
+            Self::Boolean => "BOOLEAN".into(),
+            Self::SmallInt => "SMALLINT".into(),
+            Self::Int => "INT".into(),
+            Self::BigInt => "BIGINT".into(),
+            Self::Real => "REAL".into(),
+            Self::Double => "DOUBLE PRECISION".into(),
+            Self::Numeric { precision, scale } => format!("NUMERIC({precision}, {scale})"),
+            Self::Text => "TEXT".into(),
+            Self::Date => "DATE".into(),
+            Self::TimestampTz => "TIMESTAMPTZ".into(),
+            Self::Json => "JSONB".into(),
+        }
+    }
+}
+
+/// What an Arrow type is called towards users (query answers, errors).
+pub fn sql_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".into(),
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "SMALLINT".into(),
+        DataType::Int32 | DataType::UInt16 => "INT".into(),
+        DataType::Int64 | DataType::UInt32 => "BIGINT".into(),
+        DataType::UInt64 => "NUMERIC(20, 0)".into(),
+        DataType::Float16 | DataType::Float32 => "REAL".into(),
+        DataType::Float64 => "DOUBLE PRECISION".into(),
+        DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => format!("NUMERIC({p}, {s})"),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "TEXT".into(),
+        DataType::Date32 | DataType::Date64 => "DATE".into(),
+        DataType::Timestamp(_, Some(_)) => "TIMESTAMPTZ".into(),
+        DataType::Timestamp(_, None) => "TIMESTAMP".into(),
+        DataType::Interval(_) | DataType::Duration(_) => "INTERVAL".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "BYTEA".into(),
+        DataType::Dictionary(_, value) => sql_name(value),
+        DataType::List(item) | DataType::LargeList(item) => format!("{}[]", sql_name(item.data_type())),
+        other => other.to_string().to_uppercase(),
+    }
+}
+
+/// One declared column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnDef {
+    /// The name, folded as in Postgres (lower case unless quoted).
+    pub name: String,
+    /// The type.
+    pub sql_type: SqlType,
+    /// False for `NOT NULL`.
+    pub nullable: bool,
+}
+
+impl ColumnDef {
+    /// The Arrow field of this column.
+    pub fn field(&self) -> Field {
+        Field::new(&self.name, self.sql_type.arrow(), self.nullable)
+    }
+}

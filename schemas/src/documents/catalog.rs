@@ -1,0 +1,67 @@
+//! The catalogue: every stream, table and view, as one document that is replaced as a whole.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::stream::StreamDef;
+use crate::view::{TableDef, ViewDef};
+
+/// One version of the catalogue. Version `sequence` is stored once, create-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// Format of this document: 1.
+    pub format: u32,
+    /// Grows by one with every change.
+    pub sequence: u64,
+    /// By name.
+    pub streams: Vec<StreamDef>,
+    /// By name.
+    pub tables: Vec<TableDef>,
+    /// By name.
+    pub views: Vec<ViewDef>,
+    /// The number that the next run gets.
+    pub next_run: u64,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self { format: 1, sequence: 0, streams: vec![], tables: vec![], views: vec![], next_run: 1 }
+    }
+}
+
+impl Catalog {
+    /// The stream of that name.
+    pub fn stream(&self, name: &str) -> Option<&StreamDef> {
+        self.streams.iter().find(|s| s.name == name)
+    }
+
+    /// The stream with that id.
+    pub fn stream_by_id(&self, id: Uuid) -> Option<&StreamDef> {
+        self.streams.iter().find(|s| s.id == id)
+    }
+
+    /// The view of that name.
+    pub fn view(&self, name: &str) -> Option<&ViewDef> {
+        self.views.iter().find(|v| v.name == name)
+    }
+
+    /// The view with that id.
+    pub fn view_by_id(&self, id: Uuid) -> Option<&ViewDef> {
+        self.views.iter().find(|v| v.id == id)
+    }
+
+    /// The static table of that name.
+    pub fn table(&self, name: &str) -> Option<&TableDef> {
+        self.tables.iter().find(|t| t.name == name)
+    }
+
+    /// The views folded from a stream, by name.
+    pub fn views_of(&self, stream: Uuid) -> impl Iterator<Item = &ViewDef> {
+        self.views.iter().filter(move |v| v.stream == stream)
+    }
+
+    /// True if a stream, table or view has that name.
+    pub fn is_taken(&self, name: &str) -> bool {
+        self.stream(name).is_some() || self.table(name).is_some() || self.view(name).is_some()
+    }
+}

@@ -1,0 +1,98 @@
+//! What an answer was made from: the `freshness` block and the rest of a query's answer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::documents::certificate::{CutByPartition, Verdict};
+
+/// A column of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerColumn {
+    /// Name.
+    pub name: String,
+    /// SQL type.
+    #[serde(rename = "type")]
+    pub sql_type: String,
+}
+
+/// What a query cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Wall time in the server, milliseconds.
+    pub elapsed_ms: f64,
+    /// Cells read from batch views, deltas and tail, before the merge.
+    pub cells_read: u64,
+    /// Bytes read from files.
+    pub bytes_read: u64,
+    /// Unique.
+    pub query_id: String,
+}
+
+/// How fresh and how complete an answer is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Freshness {
+    /// When the snapshot was taken, RFC 3339.
+    pub as_of: String,
+    /// False if a part of the log is known to be lost (a recorded hole).
+    pub complete: bool,
+    /// Every view that the query read.
+    pub views: Vec<ViewFreshness>,
+}
+
+/// The coverage of one view in an answer (I7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewFreshness {
+    /// Name.
+    pub view: String,
+    /// Version of its definition.
+    pub version: u32,
+    /// The batch view, if one is published and was read.
+    pub batch: Option<BatchFreshness>,
+    /// The deltas and the tail, if they were read.
+    pub speed: Option<SpeedFreshness>,
+}
+
+/// The batch side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchFreshness {
+    /// Which run.
+    pub run: u64,
+    /// RFC 3339.
+    pub published_at: String,
+    /// Everything below it is in the batch view.
+    pub cut: CutByPartition,
+    /// The verdict.
+    pub certificate: Verdict,
+}
+
+/// The speed side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpeedFreshness {
+    /// Where it starts: the batch view's cut.
+    pub from: CutByPartition,
+    /// Everything below it is counted.
+    pub to: CutByPartition,
+    /// RFC 3339; none while no event time was seen.
+    pub watermark: Option<String>,
+    /// Age of the oldest acknowledged record that is not in the answer; 0 if all are.
+    pub lag_ms: u64,
+    /// Late events counted since the cut.
+    pub late_since_cut: u64,
+}
+
+/// The answer of `POST …/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestAnswer {
+    /// `accepted + duplicates + quarantined`, always.
+    pub received: u64,
+    /// New events, durable.
+    pub accepted: u64,
+    /// Events that an earlier record of the same id already stands for.
+    pub duplicates: u64,
+    /// Bad records, kept raw in `dlq.<stream>`.
+    pub quarantined: u64,
+    /// For `at_least`.
+    pub position: String,
+    /// The first 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<crate::problem::RecordError>,
+}

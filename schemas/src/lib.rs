@@ -1,0 +1,23 @@
+//! What the data is: SQL statements, types, positions, cuts, limits, stored documents.
+//!
+//! Knows no file, no network, no clock, no task. Every other crate may use it; it uses none of them.
+
+pub mod column;
+pub mod documents;
+pub mod freshness;
+pub mod limits;
+pub mod position;
+pub mod problem;
+pub mod statement;
+pub mod stream;
+pub mod view;
+
+pub use column::{ColumnDef, SqlType};
+pub use documents::catalog::Catalog;
+pub use documents::certificate::{Certificate, Verdict};
+pub use documents::ledger::LedgerCounts;
+pub use limits::Limits;
+pub use position::{Cut, Offset, Partition, PositionToken};
+pub use problem::{Code, Problem};
+pub use stream::{LatePolicy, OnBadData, StreamDef};
+pub use view::{Refresh, TableDef, ViewDef};

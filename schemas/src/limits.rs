@@ -1,0 +1,94 @@
+//! Every bound in one place, with its unit. Configuration may lower or raise those in [`Limits`].
+
+use serde::{Deserialize, Serialize};
+
+/// Columns of a stream.
+pub const COLUMNS_MAX: usize = 1_000;
+/// Bytes of a name.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Partitions of a stream.
+pub const PARTITIONS_MAX: u32 = 1_024;
+/// Bytes of an SQL text.
+pub const SQL_BYTES_MAX: usize = 1_048_576;
+/// Errors that an ingest answer lists.
+pub const ERRORS_LISTED_MAX: usize = 100;
+/// Differing cells that a certificate lists.
+pub const DIFFERENCES_LISTED_MAX: usize = 100;
+/// Dead-letter bytes kept of one record.
+pub const DEAD_LETTER_BYTES_MAX: usize = 65_536;
+/// Rows of a micro-batch that is folded at once (cache, latency: measured in the spike).
+pub const MICRO_BATCH_ROWS: usize = 65_536;
+/// Rows that a decoder turns into one Arrow batch (larger is slower: measured in the spike).
+pub const DECODE_BATCH_ROWS: usize = 8_192;
+/// Rows of a data page of a batch view: what one look-up decodes.
+pub const VIEW_PAGE_ROWS: usize = 1_000;
+/// Rows of a row group of a batch view.
+pub const VIEW_ROW_GROUP_ROWS: usize = 131_072;
+
+/// Bounds that configuration may change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of a request's body, after decompression.
+    pub body_bytes_max: usize,
+    /// Bytes of one record.
+    pub record_bytes_max: usize,
+    /// Nesting of one record.
+    pub record_depth_max: usize,
+    /// Bytes of bodies that are being decoded or wait for the log, over all requests.
+    pub ingest_bytes_in_flight_max: usize,
+    /// Bytes of recent records kept in memory for readers of the log, per stream.
+    pub log_tail_bytes_max: usize,
+    /// Bytes of a log segment before the next one is begun.
+    pub log_segment_bytes: usize,
+    /// Bytes of states that the speed layer holds before it checkpoints early.
+    pub speed_state_bytes_max: usize,
+    /// Milliseconds between checkpoints.
+    pub checkpoint_interval_ms: u64,
+    /// Bytes of an open range before it is landed.
+    pub landing_bytes: usize,
+    /// Milliseconds before an open range is landed, however small.
+    pub landing_interval_ms: u64,
+    /// Bytes that a batch run may use before it spills.
+    pub run_memory_bytes: usize,
+    /// Runs that go on at the same time; the others wait.
+    pub runs_at_once: usize,
+    /// Batch views kept per view, the current one included (at least 2).
+    pub runs_kept: usize,
+    /// Bytes that a query may use.
+    pub query_memory_bytes: usize,
+    /// Milliseconds that a query may take.
+    pub query_timeout_ms: u64,
+    /// Rows that a query returns unless it asks for fewer.
+    pub query_rows_max: usize,
+    /// Queries at the same time; more get 429.
+    pub queries_at_once: usize,
+    /// Milliseconds that the log is kept, if nothing needs it longer.
+    pub log_retention_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: usize = 1_048_576;
+        Self {
+            body_bytes_max: 64 * MIB,
+            record_bytes_max: MIB,
+            record_depth_max: 64,
+            ingest_bytes_in_flight_max: 256 * MIB,
+            log_tail_bytes_max: 64 * MIB,
+            log_segment_bytes: 128 * MIB,
+            speed_state_bytes_max: 512 * MIB,
+            checkpoint_interval_ms: 5_000,
+            landing_bytes: 128 * MIB,
+            landing_interval_ms: 60_000,
+            run_memory_bytes: 2_048 * MIB,
+            runs_at_once: 1,
+            runs_kept: 2,
+            query_memory_bytes: 1_024 * MIB,
+            query_timeout_ms: 60_000,
+            query_rows_max: 100_000,
+            queries_at_once: 64,
+            log_retention_ms: 7 * 24 * 3_600_000,
+        }
+    }
+}

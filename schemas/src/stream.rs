@@ -1,0 +1,92 @@
+//! A stream as declared, and the Arrow schemas that follow from it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::column::{APPEND_TIME, ColumnDef, MAX_EVENT_TIME, OFFSET, PARTITION, timestamp_type};
+
+/// What happens to an event that comes after its window has closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LatePolicy {
+    /// It is folded into its cell at once and counted as late.
+    #[default]
+    Include,
+    /// It is left out of the views; every certificate lists it.
+    Drop,
+}
+
+/// What happens to input that does not fit the stream's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBadData {
+    /// Keep the raw bytes in `dlq.<stream>` and go on.
+    #[default]
+    Quarantine,
+    /// Refuse the whole request (422); nothing of it is written.
+    Reject,
+}
+
+/// A declared stream. Immutable once created, but for what `DROP` does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamDef {
+    /// Never used again, even for a stream of the same name: names all of its files.
+    pub id: Uuid,
+    /// The log incarnation that offsets belong to.
+    pub incarnation: Uuid,
+    /// The name in SQL.
+    pub name: String,
+    /// Declared columns, in order.
+    pub columns: Vec<ColumnDef>,
+    /// Identity of an event; empty: no de-duplication, and records are spread evenly.
+    pub primary_key: Vec<String>,
+    /// The event-time column, from `WATERMARK FOR`.
+    pub time_column: Option<String>,
+    /// How far the watermark stays behind the largest event time seen, microseconds.
+    pub watermark_delay_us: i64,
+    /// How many partitions the log has.
+    pub partitions: u32,
+    /// How long an id is remembered, in append time, microseconds.
+    pub dedup_horizon_us: i64,
+    /// Late events.
+    pub late: LatePolicy,
+    /// Bad input.
+    pub on_bad_data: OnBadData,
+    /// Microseconds since the epoch.
+    pub created_at_us: i64,
+}
+
+impl StreamDef {
+    /// The declared columns alone: what a decoder fills.
+    pub fn event_schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(ColumnDef::field).collect::<Vec<_>>()))
+    }
+
+    /// Rows as the log holds them: declared columns, append time, largest event time before.
+    pub fn log_schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.log_fields()))
+    }
+
+    /// Rows as the master holds them and row programs read them: the log's, partition, offset.
+    pub fn record_schema(&self) -> SchemaRef {
+        let mut fields = self.log_fields();
+        fields.push(Field::new(PARTITION, DataType::Int32, false));
+        fields.push(Field::new(OFFSET, DataType::Int64, false));
+        Arc::new(Schema::new(fields))
+    }
+
+    fn log_fields(&self) -> Vec<Field> {
+        let mut fields: Vec<Field> = self.columns.iter().map(ColumnDef::field).collect();
+        fields.push(Field::new(APPEND_TIME, timestamp_type(), false));
+        fields.push(Field::new(MAX_EVENT_TIME, timestamp_type(), true));
+        fields
+    }
+
+    /// Index of a declared column.
+    pub fn column_index(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+}

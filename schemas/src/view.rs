@@ -1,0 +1,75 @@
+//! A materialized view as declared.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::position::Cut;
+use crate::stream::LatePolicy;
+
+/// When the batch layer recomputes a view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Refresh {
+    /// `REFRESH CRON '…' [TIME ZONE '…']`: five fields (minute first), in a time zone.
+    Cron {
+        /// As written.
+        expression: String,
+        /// An IANA name; `UTC` when none was given.
+        time_zone: String,
+    },
+    /// `REFRESH EVERY INTERVAL '…'`
+    Every {
+        /// The interval, microseconds.
+        interval_us: i64,
+    },
+    /// `REFRESH MANUAL`: on demand only. The default.
+    Manual,
+    /// `REFRESH NEVER`: the speed layer alone (Kappa).
+    Never,
+}
+
+/// A declared view. One definition; both layers compile it with `operators::View`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewDef {
+    /// Names all of its files.
+    pub id: Uuid,
+    /// The name in SQL.
+    pub name: String,
+    /// Grows when the definition is replaced.
+    pub version: u32,
+    /// The stream it is folded from.
+    pub stream: Uuid,
+    /// The `SELECT`, as written.
+    pub sql: String,
+    /// When batch recomputes it.
+    pub refresh: Refresh,
+    /// `WITH (late = …)`; the stream's policy when none was given.
+    pub late: Option<LatePolicy>,
+    /// Static tables with the version that both layers join: `(table id, version)`.
+    pub tables: Vec<(Uuid, u32)>,
+    /// What the states mean (DESIGN §5.5); states of another hash are never merged with these.
+    pub semantic_hash: String,
+    /// Where the speed layer's deltas of this view begin. What lies before comes from the first run.
+    pub from: Cut,
+    /// Microseconds since the epoch.
+    pub created_at_us: i64,
+}
+
+/// A static table: rows loaded once from a file, kept in the data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDef {
+    /// Names all of its files.
+    pub id: Uuid,
+    /// The name in SQL.
+    pub name: String,
+    /// Declared columns, in order.
+    pub columns: Vec<crate::column::ColumnDef>,
+    /// The file it was loaded from, as written.
+    pub source: String,
+    /// Which load this is.
+    pub version: u32,
+    /// Rows in this version.
+    pub rows: u64,
+    /// Microseconds since the epoch.
+    pub created_at_us: i64,
+}

@@ -1,0 +1,69 @@
+//! What can go wrong with storage, by what the caller will do about it.
+
+use schemas::{Code, Problem};
+
+/// An error of the storage crate.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// A queue or a disk is full: nothing was written; try again later.
+    #[error("{what} is full")]
+    Full {
+        /// Which queue or disk.
+        what: String,
+    },
+    /// Somebody else created the object first: read again and decide again.
+    #[error("{path} exists already")]
+    Conflict {
+        /// The object.
+        path: String,
+    },
+    /// Stored bytes are not what was written: repair the data.
+    #[error("{path}: damaged: {reason}")]
+    Damaged {
+        /// The object.
+        path: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Not there.
+    #[error("{path}: not found")]
+    NotFound {
+        /// The object.
+        path: String,
+    },
+    /// The disk or the object store failed: nothing is acknowledged; try again.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done to which object.
+        context: String,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The component is stopping.
+    #[error("{what} is closed")]
+    Closed {
+        /// Which component.
+        what: String,
+    },
+}
+
+impl StorageError {
+    /// Wraps a cause with what was being done.
+    pub fn io(
+        context: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Io { context: context.into(), source: source.into() }
+    }
+
+    /// What a client is told: safe, without paths of causes.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Full { .. } => Problem::new(Code::Overloaded, self.to_string()),
+            Self::NotFound { .. } => Problem::new(Code::NotFound, self.to_string()),
+            Self::Io { context, .. } => Problem::new(Code::StorageUnavailable, format!("storage: {context} failed")),
+            Self::Closed { .. } => Problem::new(Code::StorageUnavailable, self.to_string()),
+            Self::Conflict { .. } | Self::Damaged { .. } => Problem::new(Code::Internal, self.to_string()),
+        }
+    }
+}

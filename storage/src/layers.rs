@@ -1,0 +1,111 @@
+//! What the layers ask of each other. They do not see each other: `cli` hands each the others'
+//! implementations of these traits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemas::documents::manifest::Manifest;
+use schemas::documents::run::{RunDocument, RunKind, RunTrigger};
+use schemas::{Certificate, Cut, Problem};
+use uuid::Uuid;
+
+use crate::log::Log;
+use crate::snapshot::StreamSnapshot;
+
+/// Asked of the speed layer, by serving.
+#[async_trait]
+pub trait Snapshots: Send + Sync {
+    /// A snapshot that includes everything durable when it was asked for, and everything below
+    /// `at_least`; waits for it as long as `timeout`.
+    ///
+    /// # Errors
+    /// `stale` when `at_least` was not reached in time; `not_found` for an unknown stream.
+    async fn snapshot(
+        &self,
+        stream: Uuid,
+        at_least: Option<&Cut>,
+        timeout: Duration,
+    ) -> Result<Arc<StreamSnapshot>, Problem>;
+}
+
+/// Asked of the speed layer, by batch.
+#[async_trait]
+pub trait Speed: Send + Sync {
+    /// Makes everything durable in the log at this moment a checkpoint, lets no merge of deltas
+    /// cross its end from then on, and returns that end: the cut of a run.
+    ///
+    /// # Errors
+    /// The checkpoint could not be written.
+    async fn barrier(&self, stream: Uuid) -> Result<Cut, Problem>;
+
+    /// Takes a barrier back, once its run was published or has ended otherwise.
+    fn release_barrier(&self, stream: Uuid, cut: &Cut);
+
+    /// The current snapshot, without waiting for anything.
+    fn current(&self, stream: Uuid) -> Option<Arc<StreamSnapshot>>;
+
+    /// Swaps in a published batch view: from this moment on every reader sees it, and the deltas
+    /// below its cut no longer.
+    ///
+    /// # Errors
+    /// The cut is no boundary of the view's ranges (I1), and for a rollback, deltas that are needed
+    /// again could not be read.
+    async fn publish(&self, stream: Uuid, manifest: Arc<Manifest>) -> Result<(), Problem>;
+}
+
+/// Asked of the batch layer, by serving.
+#[async_trait]
+pub trait Runs: Send + Sync {
+    /// Queues a run.
+    ///
+    /// # Errors
+    /// `not_found` for an unknown view, `overloaded` when the queue is full, `invalid_sql` for a view
+    /// that is never refreshed.
+    async fn start(&self, view: &str, kind: RunKind, trigger: RunTrigger) -> Result<RunDocument, Problem>;
+
+    /// One run, as it stands now; with `wait`, as soon as it is final, at the latest after `wait`.
+    ///
+    /// # Errors
+    /// `not_found`
+    async fn run(&self, id: u64, wait: Option<Duration>) -> Result<RunDocument, Problem>;
+
+    /// Runs, the newest first, of one view or of all.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn runs(&self, view: Option<&str>, limit: usize) -> Result<Vec<RunDocument>, Problem>;
+
+    /// Cancels a run that is not final yet.
+    ///
+    /// # Errors
+    /// `not_found`; `in_use` when it is final already.
+    async fn cancel(&self, id: u64) -> Result<RunDocument, Problem>;
+
+    /// A run's certificate; the newest of the view when no run is named.
+    ///
+    /// # Errors
+    /// `not_found`
+    async fn certificate(&self, view: &str, run: Option<u64>) -> Result<Certificate, Problem>;
+
+    /// Certificates of a view, the newest first.
+    ///
+    /// # Errors
+    /// The store failed.
+    async fn certificates(&self, view: &str, limit: usize) -> Result<Vec<Certificate>, Problem>;
+
+    /// Makes an older run's batch view the current one again.
+    ///
+    /// # Errors
+    /// `not_found` when that run's batch view is no longer kept.
+    async fn rollback(&self, view: &str, run: u64) -> Result<Manifest, Problem>;
+}
+
+/// Asked of `cli`, by every layer: the open logs of the streams.
+pub trait Logs: Send + Sync {
+    /// The log of a stream's records.
+    fn log(&self, stream: Uuid) -> Option<Arc<dyn Log>>;
+
+    /// The log of a stream's dead letters.
+    fn dead_letters(&self, stream: Uuid) -> Option<Arc<dyn Log>>;
+}

@@ -1,0 +1,95 @@
+//! The snapshot: cut, deltas and tail of every view of a stream, read as one (precondition H5).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use schemas::documents::manifest::Manifest;
+use schemas::position::{CoverageBroken, assert_chain};
+use schemas::{Cut, LedgerCounts};
+use uuid::Uuid;
+
+/// The states of one view over an exact range of offsets.
+#[derive(Debug, Clone)]
+pub struct RangeStates {
+    /// Where it starts.
+    pub from: Cut,
+    /// Where it ends.
+    pub to: Cut,
+    /// The states, in the view's state schema.
+    pub states: Vec<RecordBatch>,
+    /// True if there is one batch, sorted by key with each key once.
+    pub sorted: bool,
+    /// Ledger per partition of `[from, to)`.
+    pub ledger: Vec<LedgerCounts>,
+}
+
+impl RangeStates {
+    /// Rows over all batches.
+    pub fn cells(&self) -> usize {
+        self.states.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+/// One view in a snapshot. Immutable.
+#[derive(Debug, Clone)]
+pub struct ViewSnapshot {
+    /// The view.
+    pub view: Uuid,
+    /// What its states mean.
+    pub semantic_hash: String,
+    /// Where its deltas begin when no batch view is published.
+    pub from: Cut,
+    /// The published batch view.
+    pub manifest: Option<Arc<Manifest>>,
+    /// Deltas and tail from the cut to `to`: a chain. Durable ones first.
+    pub ranges: Vec<Arc<RangeStates>>,
+    /// Everything below it is in the batch view or in the ranges.
+    pub to: Cut,
+}
+
+impl ViewSnapshot {
+    /// Where the ranges begin: the published cut, or the view's own start.
+    pub fn cut(&self) -> &Cut {
+        self.manifest.as_ref().map_or(&self.from, |manifest| &manifest.cut)
+    }
+
+    /// True if everything below `to` is in here: a view made over history lacks it until its first run.
+    pub fn has_history(&self) -> bool {
+        self.manifest.is_some() || self.from.total() == 0
+    }
+
+    /// Precondition H1, invariant I7: the ranges are a chain from the cut to `to`.
+    ///
+    /// # Errors
+    /// The first range that is not where it has to be.
+    pub fn assert_coverage(&self) -> Result<(), CoverageBroken> {
+        let end = assert_chain(self.cut(), self.ranges.iter().map(|r| (&r.from, &r.to)))?;
+        if end.same_position(&self.to) {
+            return Ok(());
+        }
+        Err(CoverageBroken { expected: self.to.clone(), found: end })
+    }
+
+    /// Ledger of the ranges, over all partitions.
+    pub fn speed_ledger(&self) -> LedgerCounts {
+        LedgerCounts::sum(self.ranges.iter().flat_map(|r| &r.ledger))
+    }
+}
+
+/// All views of a stream at one position. Immutable.
+#[derive(Debug, Clone)]
+pub struct StreamSnapshot {
+    /// The stream.
+    pub stream: Uuid,
+    /// Everything below it is counted, in every view.
+    pub to: Cut,
+    /// Microseconds since the epoch.
+    pub taken_at_us: i64,
+    /// Append time of the oldest durable record that is not in it; none if all are.
+    pub oldest_missing_us: Option<i64>,
+    /// Largest event time per partition below `to`, microseconds.
+    pub max_event_time_us: Vec<Option<i64>>,
+    /// By view id.
+    pub views: BTreeMap<Uuid, Arc<ViewSnapshot>>,
+}
