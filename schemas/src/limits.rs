@@ -10,6 +10,8 @@ pub const NAME_BYTES_MAX: usize = 63;
 pub const PARTITIONS_MAX: u32 = 1_024;
 /// Bytes of an SQL text.
 pub const SQL_BYTES_MAX: usize = 1_048_576;
+/// Records of one ingest request.
+pub const RECORDS_MAX: usize = 1_048_576;
 /// Errors that an ingest answer lists.
 pub const ERRORS_LISTED_MAX: usize = 100;
 /// Differing cells that a certificate lists.
@@ -37,6 +39,8 @@ pub struct Limits {
     pub record_depth_max: usize,
     /// Bytes of bodies that are being decoded or wait for the log, over all requests.
     pub ingest_bytes_in_flight_max: usize,
+    /// Ids remembered for de-duplication, per stream (about 40 bytes each).
+    pub dedup_ids_max: usize,
     /// Bytes of recent records kept in memory for readers of the log, per stream.
     pub log_tail_bytes_max: usize,
     /// Bytes of a log segment before the next one is begun.
@@ -75,6 +79,7 @@ impl Default for Limits {
             record_bytes_max: MIB,
             record_depth_max: 64,
             ingest_bytes_in_flight_max: 256 * MIB,
+            dedup_ids_max: 33_554_432,
             log_tail_bytes_max: 64 * MIB,
             log_segment_bytes: 128 * MIB,
             speed_state_bytes_max: 512 * MIB,
