@@ -49,10 +49,7 @@ pub enum StorageError {
 
 impl StorageError {
     /// Wraps a cause with what was being done.
-    pub fn io(
-        context: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn io(context: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Io { context: context.into(), source: source.into() }
     }
 

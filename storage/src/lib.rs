@@ -2,10 +2,21 @@
 //!
 //! Knows nothing of SQL and of how states are computed: it never uses `operators`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+
+pub mod catalog;
+pub mod certificates;
 pub mod clock;
 pub mod error;
 pub mod layers;
 pub mod log;
+pub mod manifests;
+pub mod master;
+pub mod numbered;
+pub mod paths;
+pub mod runs;
 pub mod snapshot;
+pub mod store;
 
 pub use error::StorageError;
+pub use store::Store;

@@ -1,0 +1,139 @@
+//! The stored catalogue: every change is a new version, created only if absent.
+
+use std::sync::Arc;
+
+use schemas::{Catalog, Code, Problem};
+use tokio::sync::{Mutex, watch};
+
+use crate::error::StorageError;
+use crate::numbered::Numbered;
+use crate::paths;
+use crate::store::Store;
+
+/// Versions that are kept behind the current one.
+const VERSIONS_KEPT: usize = 10;
+
+/// The catalogue of one store.
+#[derive(Debug)]
+pub struct CatalogStore {
+    documents: Numbered<Catalog>,
+    current: watch::Sender<Arc<Catalog>>,
+    changing: Mutex<()>,
+}
+
+impl CatalogStore {
+    /// Reads the newest version; an empty catalogue where there is none.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`
+    pub async fn open(store: Store) -> Result<Self, StorageError> {
+        let documents = Numbered::new(store, paths::CATALOG);
+        let current = documents.latest().await?.map(|(_, catalog)| catalog).unwrap_or_default();
+        Ok(Self { documents, current: watch::Sender::new(Arc::new(current)), changing: Mutex::new(()) })
+    }
+
+    /// The current version.
+    pub fn current(&self) -> Arc<Catalog> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// The current version, as it changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.current.subscribe()
+    }
+
+    /// Makes one change, durably, then swaps it in. Changes come one after the other.
+    ///
+    /// # Errors
+    /// The change's own problem: nothing is written then; or the store failed.
+    pub async fn update<T>(
+        &self,
+        change: impl FnOnce(&mut Catalog) -> Result<T, Problem> + Send,
+    ) -> Result<T, Problem> {
+        let _turn = self.changing.lock().await;
+        let mut next = Catalog::clone(&self.current());
+        let answer = change(&mut next)?;
+        next.sequence += 1;
+        let sequence = next.sequence;
+        match self.documents.put_new(sequence, &next).await {
+            Ok(()) => {}
+            Err(StorageError::Conflict { .. }) => return Err(self.lost().await),
+            Err(cause) => return Err(cause.problem()),
+        }
+        self.current.send_replace(Arc::new(next));
+        self.prune().await;
+        Ok(answer)
+    }
+
+    /// Another process (or a write of ours that failed half-way) was first: takes over its version,
+    /// so that the same request can succeed when it is sent again.
+    async fn lost(&self) -> Problem {
+        match self.documents.latest().await {
+            Ok(Some((_, catalog))) => {
+                self.current.send_replace(Arc::new(catalog));
+                Problem::new(Code::StorageUnavailable, "the catalogue was changed by another process; try again")
+            }
+            Ok(None) => Problem::new(Code::StorageUnavailable, "the catalogue could not be read"),
+            Err(cause) => cause.problem(),
+        }
+    }
+
+    /// Old versions are of use to nobody; one that cannot be removed goes with the next change.
+    async fn prune(&self) {
+        let Ok(numbers) = self.documents.list().await else { return };
+        for number in numbers.iter().rev().skip(1 + VERSIONS_KEPT) {
+            if let Err(cause) = self.documents.delete(*number).await {
+                tracing::warn!(error = %cause, "an old version of the catalogue was not removed");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn changes_are_numbered_kept_and_read_again() {
+        let store = Store::in_memory();
+        let catalog = CatalogStore::open(store.clone()).await.unwrap();
+        let mut watched = catalog.watch();
+        for _ in 0..15 {
+            let run = catalog.update(|c| {
+                c.next_run += 1;
+                Ok(c.next_run)
+            });
+            run.await.unwrap();
+        }
+        assert!(watched.has_changed().unwrap());
+        assert_eq!(watched.borrow_and_update().next_run, 16);
+        assert_eq!(catalog.documents.list().await.unwrap(), (5..=15).collect::<Vec<_>>());
+        let again = CatalogStore::open(store).await.unwrap();
+        assert_eq!(again.current(), catalog.current());
+    }
+
+    #[tokio::test]
+    async fn refused_change_leaves_no_trace() {
+        let catalog = CatalogStore::open(Store::in_memory()).await.unwrap();
+        let refused = catalog.update(|c| {
+            c.next_run = 99;
+            Err::<(), _>(Problem::new(Code::NotFound, "no such view"))
+        });
+        assert_eq!(refused.await.unwrap_err().code, Code::NotFound);
+        assert_eq!(catalog.current().next_run, 1);
+        assert!(catalog.documents.list().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn second_process_loses_then_sees_the_winner() {
+        let store = Store::in_memory();
+        let winner = CatalogStore::open(store.clone()).await.unwrap();
+        let loser = CatalogStore::open(store).await.unwrap();
+        winner.update(|c| Ok(c.next_run = 7)).await.unwrap();
+        let lost = loser.update(|c| Ok(c.next_run = 8)).await.unwrap_err();
+        assert!(lost.retryable);
+        assert_eq!(loser.current().next_run, 7);
+        loser.update(|c| Ok(c.next_run += 1)).await.unwrap();
+        assert_eq!(loser.current().next_run, 8);
+    }
+}
