@@ -1,1 +1,24 @@
-//! operators
+//! What is computed: views, row programs, aggregates, windows, laws.
+//!
+//! Knows no file, no network, no clock, no task: synchronous functions over Arrow data. Both layers
+//! fold with [`View`], and nothing else folds.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+
+pub mod aggregates;
+mod canonical;
+pub mod cells;
+pub mod error;
+pub mod evidence;
+pub mod folder;
+pub mod laws;
+pub mod merged;
+pub mod row_finish;
+pub mod session;
+pub mod states;
+pub mod view;
+pub mod windows;
+
+pub use folder::Folder;
+pub use merged::StateSource;
+pub use row_finish::RowFinish;
+pub use view::{StaticTable, View, ViewSource};

@@ -1,0 +1,216 @@
+//! The fold: records in, states out. The one piece of code that both layers run.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array};
+use arrow::compute::{filter_record_batch, not};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, Transformed};
+use datafusion::common::{Result, internal_err};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use futures::StreamExt;
+use futures::executor::block_on;
+use parking_lot::Mutex;
+use schemas::{LatePolicy, LedgerCounts, Offset, Partition, Problem};
+
+use crate::cells::{CellTable, compute_problem};
+use crate::view::{FEED, View, feed_table};
+
+/// Every execution of a plan leaks about 1.2 KB of metrics until its states are reset.
+const EXECUTIONS_BEFORE_RESET: u32 = 1_000;
+
+/// Folds records of one view into a table of cells. One per thread.
+#[derive(Debug)]
+pub struct Folder {
+    view: Arc<View>,
+    program: RowProgram,
+    table: CellTable,
+    late: Option<Vec<(Partition, Offset)>>,
+}
+
+impl Folder {
+    /// An empty fold of the view.
+    pub fn new(view: &Arc<View>) -> Result<Self, Problem> {
+        let program = RowProgram::new(view).map_err(|e| compute_problem(&e))?;
+        Ok(Self { view: Arc::clone(view), program, table: CellTable::new(view)?, late: None })
+    }
+
+    /// Folds rows in the stream's log schema; the first has offset `base`.
+    ///
+    /// Returns how many records went into which class. The ledger's position hash is not filled:
+    /// it is the same for all views of a stream, see `evidence::count_positions`.
+    pub fn fold(&mut self, partition: Partition, base: Offset, rows: &RecordBatch) -> Result<LedgerCounts, Problem> {
+        let columns = self.view.input_columns().iter().map(|index| Arc::clone(rows.column(*index))).collect();
+        self.fold_columns(partition, base, columns, rows.num_rows())
+    }
+
+    /// Folds rows that have only [`View::input_columns`], in that order.
+    pub fn fold_columns(
+        &mut self,
+        partition: Partition,
+        base: Offset,
+        columns: Vec<ArrayRef>,
+        rows: usize,
+    ) -> Result<LedgerCounts, Problem> {
+        if rows == 0 {
+            return Ok(LedgerCounts::default());
+        }
+        self.try_fold(partition, base, columns, rows).map_err(|e| compute_problem(&e))
+    }
+
+    fn try_fold(&mut self, partition: Partition, base: Offset, mut columns: Vec<ArrayRef>, rows: usize) -> Result<LedgerCounts> {
+        columns.push(Arc::new(Int32Array::from_value(partition as i32, rows)));
+        columns.push(Arc::new(Int64Array::from_iter_values(base as i64..base as i64 + rows as i64)));
+        let mut counts = LedgerCounts { records: rows as u64, ..LedgerCounts::default() };
+        for output in self.program.run(columns)? {
+            let kept = self.split_late(partition, output, &mut counts)?;
+            counts.counted += self.records_in(&kept);
+            if kept.num_rows() > 0 {
+                self.table.update(&kept)?;
+            }
+        }
+        counts.filtered = counts.records - counts.counted - counts.late;
+        Ok(counts)
+    }
+
+    /// Leaves late rows out, if the view drops them, and notes whose they were.
+    fn split_late(&mut self, partition: Partition, rows: RecordBatch, counts: &mut LedgerCounts) -> Result<RecordBatch> {
+        let (LatePolicy::Drop, Some(column)) = (self.view.late_policy(), self.view.cells.late_column) else {
+            return Ok(rows);
+        };
+        let late: &BooleanArray = rows.column(column).as_boolean();
+        if late.true_count() == 0 {
+            return Ok(rows);
+        }
+        let dropped = filter_record_batch(&rows, late)?;
+        counts.late += self.records_in(&dropped);
+        if let Some(list) = &mut self.late {
+            let offsets = dropped.column(self.view.cells.offset_column).as_primitive::<Int64Type>().values();
+            list.extend(offsets.iter().map(|offset| (partition, *offset as Offset)));
+            list.dedup();
+        }
+        Ok(filter_record_batch(&rows, &not(late)?)?)
+    }
+
+    /// How many records the rows come from: a join keeps the rows of one record together.
+    fn records_in(&self, rows: &RecordBatch) -> u64 {
+        if !self.view.fans_out() {
+            return rows.num_rows() as u64;
+        }
+        let offsets = rows.column(self.view.cells.offset_column).as_primitive::<Int64Type>().values();
+        offsets.chunk_by(|a, b| a == b).count() as u64
+    }
+
+    /// How many cells there are.
+    pub fn cells(&self) -> usize {
+        self.table.cells()
+    }
+
+    /// Bytes held.
+    pub fn memory_bytes(&self) -> usize {
+        self.table.memory_bytes()
+    }
+
+    /// Moves the states out, in no order, each key once; none if there are none.
+    pub fn take(&mut self) -> Result<Option<RecordBatch>, Problem> {
+        self.table.take()
+    }
+
+    /// From now on remembers the records that `late = 'drop'` leaves out.
+    pub fn keep_late(&mut self) {
+        self.late.get_or_insert_default();
+    }
+
+    /// The records left out since the last call.
+    pub fn take_late(&mut self) -> Vec<(Partition, Offset)> {
+        self.late.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+/// The stateless part of a view, as a plan that is executed again for every micro-batch.
+#[derive(Debug)]
+struct RowProgram {
+    feed: Feed,
+    schema: SchemaRef,
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    executions: u32,
+}
+
+impl RowProgram {
+    fn new(view: &View) -> Result<Self> {
+        let (program, planner, schema) = view.program();
+        let feed = Feed { schema: Arc::clone(schema), rows: Arc::default() };
+        let table = provider_as_source(feed_table(Arc::clone(schema), vec![Arc::new(feed.clone())])?);
+        let bound = program.clone().transform_up(|node| match node {
+            LogicalPlan::TableScan(mut scan) if scan.table_name.table() == FEED => {
+                scan.source = Arc::clone(&table);
+                Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        let plan = block_on(planner.query_planner().create_physical_plan(&bound.data, planner))?;
+        assert_feed_is_probed(&plan)?;
+        Ok(Self { feed, schema: Arc::clone(schema), plan, context: planner.task_ctx(), executions: 0 })
+    }
+
+    fn run(&mut self, columns: Vec<ArrayRef>) -> Result<Vec<RecordBatch>> {
+        if self.executions == EXECUTIONS_BEFORE_RESET {
+            self.plan = reset_plan_states(Arc::clone(&self.plan))?;
+            self.executions = 0;
+        }
+        self.executions += 1;
+        *self.feed.rows.lock() = Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?);
+        let mut output = self.plan.execute(0, Arc::clone(&self.context))?;
+        block_on(async {
+            let mut all = Vec::new();
+            while let Some(rows) = output.next().await {
+                all.push(rows?);
+            }
+            Ok(all)
+        })
+    }
+}
+
+/// A join's build side is read once and cached, so it must not contain the feed.
+fn assert_feed_is_probed(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    plan.apply(|node| {
+        if let Some(join) = node.downcast_ref::<HashJoinExec>()
+            && join.left().exists(|n| Ok(n.name() == "StreamingTableExec"))?
+        {
+            return internal_err!("the stream is on the build side of a join");
+        }
+        let known = ["HashJoinExec", "FilterExec", "ProjectionExec", "StreamingTableExec"];
+        if node.name().ends_with("JoinExec") && !known.contains(&node.name()) {
+            return internal_err!("a join without an equality of columns ({})", node.name());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+/// The leaf: yields whatever rows were put into it last.
+#[derive(Debug, Clone)]
+struct Feed {
+    schema: SchemaRef,
+    rows: Arc<Mutex<Option<RecordBatch>>>,
+}
+
+impl PartitionStream for Feed {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = self.rows.lock().take();
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::iter(rows.map(Ok))))
+    }
+}

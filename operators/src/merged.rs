@@ -1,0 +1,215 @@
+//! A view as a table: states → ⊕ → answer → finish. Whatever the states come from, there is one way
+//! from them to an answer.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, Result};
+use datafusion::datasource::{TableType, ViewTable, provider_as_source};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown};
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_expr::{Partitioning, PhysicalExpr};
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+
+use crate::view::{CELLS, CellPlan, View};
+
+/// Where the states of a view come from: a batch view, deltas, a tail, or all of them.
+#[async_trait]
+pub trait StateSource: Send + Sync + std::fmt::Debug {
+    /// States as plans over the given columns of the state schema, in this order.
+    ///
+    /// `filters` are over key columns (`g0…`) and may be used to read less; rows that do not pass
+    /// are removed afterwards in any case.
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: &[usize],
+        filters: &[Expr],
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>>;
+}
+
+/// The view as a table with its output columns. Filters on keys are applied below the merge.
+pub fn table(view: &Arc<View>, source: Arc<dyn StateSource>) -> Result<Arc<dyn TableProvider>> {
+    let cells = provider_as_source(Arc::new(Cells { view: Arc::clone(view), source }));
+    let plan = view.finish().clone().transform_up(|node| match node {
+        LogicalPlan::TableScan(mut scan) if scan.table_name.table() == CELLS => {
+            scan.source = Arc::clone(&cells);
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(Arc::new(ViewTable::new(plan.data, None)))
+}
+
+/// The answered cells of a view as a table.
+#[derive(Debug)]
+struct Cells {
+    view: Arc<View>,
+    source: Arc<dyn StateSource>,
+}
+
+impl Cells {
+    fn plan(&self) -> &CellPlan {
+        &self.view.cells
+    }
+
+    fn is_key(&self, column: &Column) -> bool {
+        self.plan().answer_schema.index_of(&column.name).is_ok_and(|index| index < self.plan().keys)
+    }
+}
+
+#[async_trait]
+impl TableProvider for Cells {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.plan().answer_schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let below = |filter: &&Expr| {
+            if !self.view.is_global() && filter.column_refs().iter().all(|column| self.is_key(column)) {
+                TableProviderFilterPushDown::Exact
+            } else {
+                TableProviderFilterPushDown::Unsupported
+            }
+        };
+        Ok(filters.iter().map(below).collect())
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize> = (0..self.plan().answer_schema.fields().len()).collect();
+        let wanted = projection.unwrap_or(&all);
+        let answer = Answer::of(&self.view, wanted)?;
+        let filters: Vec<Expr> = filters.iter().map(unqualified).collect::<Result<_>>()?;
+        let plans = self.source.scan(session, &answer.state_columns, &filters).await?;
+        let states = union(plans, &answer.state_schema)?;
+        let states = filtered(session, states, filters)?;
+        answer.plan(&self.view, states, session.config().target_partitions())
+    }
+}
+
+fn unqualified(filter: &Expr) -> Result<Expr> {
+    let plain = filter.clone().transform(|e| {
+        Ok(match e {
+            Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
+            other => Transformed::no(other),
+        })
+    })?;
+    Ok(plain.data)
+}
+
+fn union(mut plans: Vec<Arc<dyn ExecutionPlan>>, schema: &SchemaRef) -> Result<Arc<dyn ExecutionPlan>> {
+    match plans.len() {
+        0 => Ok(Arc::new(EmptyExec::new(Arc::clone(schema)))),
+        1 => Ok(plans.remove(0)),
+        _ => UnionExec::try_new(plans),
+    }
+}
+
+fn filtered(session: &dyn Session, states: Arc<dyn ExecutionPlan>, filters: Vec<Expr>) -> Result<Arc<dyn ExecutionPlan>> {
+    let Some(predicate) = conjunction(filters) else { return Ok(states) };
+    let schema = DFSchema::try_from(states.schema())?;
+    let predicate = session.create_physical_expr(predicate, &schema)?;
+    Ok(Arc::new(FilterExec::try_new(predicate, states)?))
+}
+
+/// What has to be read and merged for some columns of the answer.
+struct Answer {
+    /// Columns of the answer schema, as asked for.
+    wanted: Vec<usize>,
+    /// Aggregates that are answered.
+    aggregates: Vec<usize>,
+    /// Columns of the state schema that they need: the keys first.
+    state_columns: Vec<usize>,
+    state_schema: SchemaRef,
+}
+
+impl Answer {
+    fn of(view: &View, wanted: &[usize]) -> Result<Self> {
+        let plan = &view.cells;
+        let mut aggregates: Vec<usize> = wanted.iter().filter(|c| **c >= plan.keys).map(|c| c - plan.keys).collect();
+        aggregates.sort_unstable();
+        aggregates.dedup();
+        if aggregates.is_empty() {
+            aggregates.push(0);
+        }
+        // a view without GROUP BY has one row whatever was counted: its constant key is not read
+        let mut state_columns: Vec<usize> = if view.is_global() { vec![] } else { (0..plan.keys).collect() };
+        let mut first = plan.keys;
+        for (index, aggregate) in plan.aggregates.iter().enumerate() {
+            let width = aggregate.state_fields()?.len();
+            if aggregates.contains(&index) {
+                state_columns.extend(first..first + width);
+            }
+            first += width;
+        }
+        let state_schema = Arc::new(plan.state_schema.project(&state_columns)?);
+        Ok(Self { wanted: wanted.to_vec(), aggregates, state_columns, state_schema })
+    }
+
+    fn plan(&self, view: &View, states: Arc<dyn ExecutionPlan>, partitions: usize) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = &view.cells;
+        let keys = if view.is_global() { 0 } else { plan.keys };
+        let schema = states.schema();
+        let group_by = PhysicalGroupBy::new_single((0..keys).map(|index| key(&schema, index)).collect());
+        let split = partitions > 1 && keys > 0;
+        let (mode, input) = if split {
+            let by = Partitioning::Hash(group_by.input_exprs(), partitions);
+            let input: Arc<dyn ExecutionPlan> = Arc::new(RepartitionExec::try_new(states, by)?);
+            (AggregateMode::FinalPartitioned, input)
+        } else if states.output_partitioning().partition_count() > 1 {
+            let input: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(states));
+            (AggregateMode::Final, input)
+        } else {
+            (AggregateMode::Final, states)
+        };
+        let aggregates: Vec<_> = self.aggregates.iter().map(|index| Arc::clone(&plan.aggregates[*index])).collect();
+        let filters = vec![None; aggregates.len()];
+        let merged = AggregateExec::try_new(mode, group_by, aggregates, filters, input, Arc::clone(&plan.row_schema))?;
+        self.rename(view, Arc::new(merged), keys)
+    }
+
+    fn rename(&self, view: &View, merged: Arc<dyn ExecutionPlan>, keys: usize) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = &view.cells;
+        let columns = self.wanted.iter().map(|wanted| -> Result<(Arc<dyn PhysicalExpr>, String)> {
+            let name = plan.answer_schema.field(*wanted).name().clone();
+            if *wanted < plan.keys && view.is_global() {
+                let zero = datafusion::scalar::ScalarValue::Int32(Some(0));
+                return Ok((datafusion::physical_expr::expressions::lit(zero), name));
+            }
+            let index = match wanted.checked_sub(plan.keys) {
+                None => *wanted,
+                Some(aggregate) => keys + self.aggregates.iter().take_while(|a| **a != aggregate).count(),
+            };
+            Ok((Arc::new(PhysicalColumn::new(merged.schema().field(index).name(), index)), name))
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(ProjectionExec::try_new(columns, merged)?))
+    }
+}
+
+/// A key of the states by position; its name must be the input column's (DataFusion asserts it).
+fn key(schema: &SchemaRef, index: usize) -> (Arc<dyn PhysicalExpr>, String) {
+    let name = schema.field(index).name();
+    (Arc::new(PhysicalColumn::new(name, index)), name.clone())
+}

@@ -1,0 +1,53 @@
+//! States as values: sorting by key, merging, comparing byte for byte.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow_row::{RowConverter, Rows, SortField};
+use schemas::{Code, Problem};
+
+use crate::cells::CellTable;
+use crate::view::View;
+
+fn arrow_problem(error: &arrow::error::ArrowError) -> Problem {
+    Problem::new(Code::Internal, error.to_string())
+}
+
+/// Encodes keys so that bytes compare as keys do: ascending, nulls first. Encodings of different
+/// converters for the same view can be compared.
+pub fn key_converter(view: &View) -> Result<RowConverter, Problem> {
+    let fields = view.state_schema().fields()[..view.key_columns()].iter();
+    RowConverter::new(fields.map(|field| SortField::new(field.data_type().clone())).collect())
+        .map_err(|e| arrow_problem(&e))
+}
+
+/// The keys of states, encoded for comparison.
+pub fn keys(view: &View, states: &RecordBatch) -> Result<Rows, Problem> {
+    key_converter(view)?.convert_columns(&states.columns()[..view.key_columns()]).map_err(|e| arrow_problem(&e))
+}
+
+/// Sorts states by key.
+pub fn sort(view: &View, states: &RecordBatch) -> Result<RecordBatch, Problem> {
+    let keys = keys(view, states)?;
+    let mut order: Vec<u32> = (0..states.num_rows() as u32).collect();
+    order.sort_unstable_by(|a, b| keys.row(*a as usize).cmp(&keys.row(*b as usize)));
+    take_record_batch(states, &UInt32Array::from(order)).map_err(|e| arrow_problem(&e))
+}
+
+/// Merges states (⊕): sorted by key, each key once. Equal multisets of records give equal bytes.
+pub fn merge(view: &View, parts: &[RecordBatch]) -> Result<RecordBatch, Problem> {
+    let mut table = CellTable::new(view)?;
+    for part in parts {
+        table.merge(part)?;
+    }
+    match table.take()? {
+        Some(states) => sort(view, &states),
+        None => Ok(RecordBatch::new_empty(Arc::clone(view.state_schema()))),
+    }
+}
+
+/// True if row `a` of `left` and row `b` of `right` have the same bytes in a column.
+pub fn same_value(left: &dyn Array, a: usize, right: &dyn Array, b: usize) -> bool {
+    left.slice(a, 1).to_data() == right.slice(b, 1).to_data()
+}

@@ -1,0 +1,160 @@
+//! A view, compiled: one SQL statement as row program, fold, merge and answer.
+//!
+//! ```text
+//!  records ──► row program ──► fold ──► states ──► ⊕ ──► answer ──► finish ──► rows
+//!              (below the aggregate)    (cells)        (above the aggregate: HAVING, ORDER BY, …)
+//! ```
+
+mod compile;
+mod hidden;
+mod refuse;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub(crate) use compile::{FEED, feed_table};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_plan::aggregates::PhysicalGroupBy;
+use schemas::problem::SqlPosition;
+use schemas::{LatePolicy, Problem, StreamDef};
+
+/// Name of the table that the finish reads: the answered cells.
+pub(crate) const CELLS: &str = "__cells";
+
+/// A static table as a view joins it.
+#[derive(Debug, Clone)]
+pub struct StaticTable {
+    /// Its name in SQL.
+    pub name: String,
+    /// Its rows; at least one (possibly empty) batch, for the schema.
+    pub rows: Vec<RecordBatch>,
+    /// Id and version, for the semantic hash.
+    pub identity: String,
+}
+
+/// What a view is compiled from.
+#[derive(Debug, Clone)]
+pub struct ViewSource<'a> {
+    /// The `SELECT`.
+    pub sql: &'a str,
+    /// Where it stands in the statement that the user sent.
+    pub position: SqlPosition,
+    /// The stream it may read.
+    pub stream: &'a StreamDef,
+    /// The static tables it may join.
+    pub tables: &'a [StaticTable],
+    /// What happens to late events.
+    pub late: LatePolicy,
+}
+
+/// A compiled view. Immutable; share it in an `Arc`.
+#[derive(Debug)]
+pub struct View {
+    semantic_hash: String,
+    late: LatePolicy,
+    /// Columns of the stream's log schema that the row program reads, in its order.
+    input_columns: Vec<usize>,
+    /// Schema of the row program's input: the input columns, then partition and offset.
+    feed_schema: SchemaRef,
+    /// Below the aggregate, reading [`compile::FEED`].
+    program: LogicalPlan,
+    /// True if one record can become several rows (a join).
+    fans_out: bool,
+    planner: SessionState,
+    pub(crate) cells: CellPlan,
+    /// Above the aggregate, reading [`CELLS`].
+    finish: LogicalPlan,
+    is_global: bool,
+}
+
+/// The aggregate itself, bound to the row program's output. What fold, merge and answer share.
+#[derive(Debug, Clone)]
+pub struct CellPlan {
+    /// Output of the row program.
+    pub(crate) row_schema: SchemaRef,
+    pub(crate) group_by: Arc<PhysicalGroupBy>,
+    /// The evidence first, then the view's aggregates.
+    pub(crate) aggregates: Vec<Arc<AggregateFunctionExpr>>,
+    pub(crate) filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// `g0…`, `_n`, `_fp_hi`, `_fp_lo`, `_late`, `s0…`
+    pub(crate) state_schema: SchemaRef,
+    /// `g0…`, `a0…`: the answered cells.
+    pub(crate) answer_schema: SchemaRef,
+    /// How many key columns lead both schemas.
+    pub(crate) keys: usize,
+    /// Index of the partition and offset columns and of the lateness in the row schema.
+    pub(crate) offset_column: usize,
+    pub(crate) late_column: Option<usize>,
+}
+
+impl View {
+    /// Compiles a view.
+    ///
+    /// # Errors
+    /// A problem with line, column and caret: the SQL is wrong (`syntax_error`, `invalid_sql`), or its
+    /// result could not be merged exactly (`not_mergeable`: the reason and the spelling that works).
+    pub fn compile(source: &ViewSource<'_>) -> Result<Arc<Self>, Problem> {
+        compile::compile(source).map(Arc::new)
+    }
+
+    /// What the states mean: states of another hash must never be merged with these.
+    pub fn semantic_hash(&self) -> &str {
+        &self.semantic_hash
+    }
+
+    /// What happens to late events.
+    pub fn late_policy(&self) -> LatePolicy {
+        self.late
+    }
+
+    /// Which columns of `StreamDef::log_schema` a fold needs, in this order. The master reader projects to them.
+    pub fn input_columns(&self) -> &[usize] {
+        &self.input_columns
+    }
+
+    /// Schema of the states: key columns `g0…`, evidence, aggregate states `s0…`.
+    pub fn state_schema(&self) -> &SchemaRef {
+        &self.cells.state_schema
+    }
+
+    /// How many key columns lead the state schema.
+    pub fn key_columns(&self) -> usize {
+        self.cells.keys
+    }
+
+    /// Schema of the view's answer.
+    pub fn output_schema(&self) -> SchemaRef {
+        Arc::new(self.finish.schema().as_arrow().clone())
+    }
+
+    /// True for a view without `GROUP BY`: it has one row, also when no record was counted.
+    pub fn is_global(&self) -> bool {
+        self.is_global
+    }
+
+    /// For each output column the key column it is, if the finish only renames it: a filter on it can
+    /// be answered by the index.
+    pub fn output_keys(&self) -> Vec<Option<usize>> {
+        let columns = self.finish.schema().columns();
+        columns.iter().map(|column| compile::key_behind(&self.finish, column)).collect()
+    }
+
+    pub(crate) fn program(&self) -> (&LogicalPlan, &SessionState, &SchemaRef) {
+        (&self.program, &self.planner, &self.feed_schema)
+    }
+
+    pub(crate) fn finish(&self) -> &LogicalPlan {
+        &self.finish
+    }
+
+    pub(crate) fn fans_out(&self) -> bool {
+        self.fans_out
+    }
+}

@@ -1,0 +1,309 @@
+//! From SQL to a [`View`]: plan, check, split at the aggregate, lower.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DataFusionError, Result, TableReference, internal_err};
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::execution::context::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast, lit};
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{Optimizer, OptimizerRule, extract_equijoin_predicate::ExtractEquijoinPredicate};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use futures::executor::block_on;
+use schemas::column::{OFFSET, PARTITION};
+use schemas::limits::MICRO_BATCH_ROWS;
+use schemas::{LatePolicy, Problem};
+
+use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
+use super::{CELLS, CellPlan, View, ViewSource, refuse};
+use crate::{error, evidence, session};
+
+/// Name of the table that the row program reads: whatever rows are folded next.
+pub(crate) const FEED: &str = "__feed";
+
+/// Grows when the meaning of states changes in a way that no other part of the hash shows.
+const STATE_VERSION: u32 = 1;
+
+pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
+    let to_problem = |e: DataFusionError| error::problem(&e, source.sql, source.position);
+    let planner = planning_state(source).map_err(to_problem)?;
+    let logical = block_on(planner.create_logical_plan(source.sql)).map_err(to_problem)?;
+    check_statement(&logical)?;
+    refuse::check(&logical, &source.stream.name)?;
+    let analyzed =
+        planner.analyzer().execute_and_check(logical, planner.config_options(), |_, _| {}).map_err(to_problem)?;
+    build(source, planner, &analyzed).map_err(to_problem)
+}
+
+fn check_statement(plan: &LogicalPlan) -> Result<(), Problem> {
+    let names: Vec<&String> = plan.schema().fields().iter().map(|field| field.name()).collect();
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            return Err(Problem::new(schemas::Code::InvalidSql, format!("two columns of the view are called {name}"))
+                .with_hint("give one of them another name with AS"));
+        }
+    }
+    match plan {
+        LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Statement(_) | LogicalPlan::Copy(_) => {
+            Err(Problem::new(schemas::Code::InvalidSql, "a view is made from a SELECT"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
+    let mut config = session::config().with_target_partitions(1).with_batch_size(MICRO_BATCH_ROWS);
+    config.options_mut().optimizer.repartition_joins = false;
+    let state = session::state(config, Arc::new(RuntimeEnv::default()));
+    let schema = MemorySchemaProvider::new();
+    schema.register_table(source.stream.name.clone(), feed_table(source.stream.record_schema(), vec![])?)?;
+    for table in source.tables {
+        let Some(first) = table.rows.first() else { continue };
+        let rows = MemTable::try_new(first.schema(), vec![table.rows.clone()])?;
+        schema.register_table(table.name.clone(), Arc::new(rows))?;
+    }
+    let Some(catalog) = state.catalog_list().catalog("bifold") else {
+        return internal_err!("the default catalog is missing");
+    };
+    catalog.register_schema("public", Arc::new(schema))?;
+    Ok(state)
+}
+
+/// A table over the feed, marked infinite, so that a join keeps the stream on the probe side: a build
+/// side is cached in the plan and would be read again for every later micro-batch.
+pub(crate) fn feed_table(
+    schema: SchemaRef,
+    partitions: Vec<Arc<dyn datafusion::physical_plan::streaming::PartitionStream>>,
+) -> Result<Arc<dyn TableProvider>> {
+    Ok(Arc::new(StreamingTable::try_new(schema, partitions)?.with_infinite_table(true)))
+}
+
+fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan) -> Result<View> {
+    let original = find_aggregate(analyzed)?;
+    let core = add_evidence(source, &original)?;
+    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(PushDownFilter::new()),
+        Arc::new(OptimizeProjections::new()),
+    ];
+    let optimized = Optimizer::with_rules(rules).optimize(core, &planner, |_, _| {})?;
+    let LogicalPlan::Aggregate(aggregate) = &optimized else {
+        return internal_err!("the optimizer replaced the aggregate by {}", optimized.display());
+    };
+    let (input_columns, feed_schema, program) = bind_to_feed(aggregate.input.as_ref(), source)?;
+    let bound = Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
+    let cells = lower(&bound, &planner)?;
+    let finish = finish(analyzed, &original, &cells)?;
+    let semantic_hash = semantic_hash(source, &optimized, &cells, &finish);
+    let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
+    Ok(View {
+        semantic_hash,
+        late: source.late,
+        input_columns,
+        feed_schema,
+        program,
+        fans_out,
+        planner,
+        cells,
+        finish,
+        is_global: original.group_expr.is_empty(),
+    })
+}
+
+fn find_aggregate(plan: &LogicalPlan) -> Result<Aggregate> {
+    let mut found = None;
+    plan.apply(|node| {
+        if let LogicalPlan::Aggregate(aggregate) = node {
+            found = Some(aggregate.clone());
+        }
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    found.map_or_else(|| internal_err!("the aggregate of the view is gone"), Ok)
+}
+
+/// The aggregate with canonical keys, over an input with the hidden columns, and the evidence first.
+fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<LogicalPlan> {
+    let mut input = thread(&aggregate.input, source.stream)?;
+    if hidden(&input, LATE_ROW).is_none() {
+        let late = match late_row(&aggregate.group_expr, &input, source.stream)? {
+            Some(late) => Some(late),
+            None => late_event(&input, source.stream)?,
+        };
+        let late = late.unwrap_or_else(|| lit(false));
+        let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+        columns.push(datafusion::functions::core::expr_fn::coalesce(vec![late, lit(false)]).alias(LATE_ROW));
+        input = LogicalPlanBuilder::from(input).project(columns)?.build()?;
+    }
+    let (Some(partition), Some(offset), Some(late)) =
+        (hidden(&input, PARTITION), hidden(&input, OFFSET), hidden(&input, LATE_ROW))
+    else {
+        return internal_err!("a hidden column does not reach the aggregate");
+    };
+    let mut keys = aggregate.group_expr.iter().map(|key| canonical_key(key, &input)).collect::<Result<Vec<_>>>()?;
+    if keys.is_empty() {
+        keys.push(lit(0_i32));
+    }
+    let mut aggregates = vec![evidence::evidence().call(vec![partition, offset, late])];
+    aggregates.extend(aggregate.aggr_expr.iter().cloned());
+    Ok(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), keys, aggregates)?))
+}
+
+/// One string type at the fold's boundary, because the two hash differently; floats with one NaN and one zero.
+fn canonical_key(key: &Expr, input: &LogicalPlan) -> Result<Expr> {
+    let key = key.clone().unalias();
+    Ok(match key.get_type(input.schema())? {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Dictionary(_, _) => cast(key, DataType::Utf8View),
+        DataType::Float32 | DataType::Float64 | DataType::Float16 => crate::canonical::float(key),
+        _ => key,
+    })
+}
+
+/// Replaces the scan of the stream by a scan of the feed, which has just the columns that are read.
+fn bind_to_feed(input: &LogicalPlan, source: &ViewSource<'_>) -> Result<(Vec<usize>, SchemaRef, LogicalPlan)> {
+    let record_schema = source.stream.record_schema();
+    let mut columns: Option<Vec<usize>> = None;
+    input.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && scan.table_name.table() == source.stream.name
+        {
+            columns = Some(scan.projection.clone().unwrap_or_else(|| (0..record_schema.fields().len()).collect()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let Some(columns) = columns else { return internal_err!("the view reads no stream") };
+    let hidden_columns = [record_schema.index_of(PARTITION)?, record_schema.index_of(OFFSET)?];
+    let input_columns: Vec<usize> = columns.iter().copied().filter(|c| !hidden_columns.contains(c)).collect();
+    let mut order = input_columns.clone();
+    order.extend(hidden_columns);
+    let feed_schema: SchemaRef = Arc::new(record_schema.project(&order)?);
+    let table = provider_as_source(feed_table(Arc::clone(&feed_schema), vec![])?);
+    let program = input.clone().transform_up(|node| match node {
+        LogicalPlan::TableScan(scan) if scan.table_name.table() == source.stream.name => {
+            let scanned = LogicalPlanBuilder::scan(FEED, Arc::clone(&table), None)?;
+            let exprs = scan.projected_schema.iter().map(|(qualifier, field)| {
+                let column = Expr::Column(Column::new(Some(TableReference::bare(FEED)), field.name()));
+                column.alias_qualified(qualifier.cloned(), field.name())
+            });
+            Ok(Transformed::yes(scanned.project(exprs.collect::<Vec<_>>())?.build()?))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok((input_columns, feed_schema, program.data.recompute_schema()?))
+}
+
+/// Lowers the aggregate alone; without physical rules it is always Final over Partial over the input.
+fn lower(aggregate: &Aggregate, planner: &SessionState) -> Result<CellPlan> {
+    let plain = SessionStateBuilder::new_from_existing(planner.clone()).with_physical_optimizer_rules(vec![]).build();
+    let plan = LogicalPlan::Aggregate(aggregate.clone());
+    let physical = block_on(plain.query_planner().create_physical_plan(&plan, &plain))?;
+    let mut node = &physical;
+    let partial = loop {
+        match node.downcast_ref::<AggregateExec>() {
+            Some(exec) if *exec.mode() == AggregateMode::Partial => break exec,
+            Some(exec) => node = exec.input(),
+            None => return internal_err!("the aggregate was lowered to {}", node.name()),
+        }
+    };
+    let row_schema = partial.input_schema();
+    let keys = partial.group_expr().num_group_exprs();
+    let answer = physical.schema();
+    let rename = |schema: &Schema, state: bool| -> SchemaRef {
+        let fields = schema.fields().iter().enumerate();
+        Arc::new(Schema::new(fields.map(|(i, f)| column(i, f, keys, state)).collect::<Vec<_>>()))
+    };
+    Ok(CellPlan {
+        offset_column: row_schema.index_of(OFFSET)?,
+        late_column: row_schema.index_of(LATE_ROW).ok(),
+        state_schema: rename(&partial.schema(), true),
+        answer_schema: rename(&answer, false),
+        group_by: Arc::new(PhysicalGroupBy::new_single(partial.group_expr().expr().to_vec())),
+        aggregates: partial.aggr_expr().to_vec(),
+        filters: partial.filter_expr().to_vec(),
+        row_schema,
+        keys,
+    })
+}
+
+/// Unique positional names: natural state names repeat and contain punctuation.
+fn column(index: usize, field: &Field, keys: usize, state: bool) -> Field {
+    let hidden = if state { evidence::COLUMNS.len() } else { 1 };
+    let name = if index < keys {
+        format!("g{index}")
+    } else if index < keys + hidden {
+        evidence::COLUMNS[index - keys].to_owned()
+    } else {
+        format!("{}{}", if state { 's' } else { 'a' }, index - keys - hidden)
+    };
+    Field::new(name, field.data_type().clone(), true)
+}
+
+/// Everything above the aggregate, reading the answered cells.
+fn finish(analyzed: &LogicalPlan, original: &Aggregate, cells: &CellPlan) -> Result<LogicalPlan> {
+    let empty = MemTable::try_new(Arc::clone(&cells.answer_schema), vec![vec![]])?;
+    let scan = LogicalPlanBuilder::scan(CELLS, provider_as_source(Arc::new(empty)), None)?;
+    let first_aggregate = cells.keys + 1;
+    let keys = original.group_expr.len();
+    let columns = original.schema.iter().enumerate().map(|(index, (qualifier, field))| {
+        let cell = if index < keys { index } else { first_aggregate + index - keys };
+        let stored = cells.answer_schema.field(cell);
+        let column = Expr::Column(Column::new(Some(TableReference::bare(CELLS)), stored.name()));
+        let column =
+            if stored.data_type() == field.data_type() { column } else { cast(column, field.data_type().clone()) };
+        column.alias_qualified(qualifier.cloned(), field.name())
+    });
+    let answered = scan.project(columns.collect::<Vec<_>>())?.build()?;
+    let finish = analyzed.clone().transform_down(|node| match node {
+        LogicalPlan::Aggregate(_) => Ok(Transformed::new(answered.clone(), true, TreeNodeRecursion::Jump)),
+        other => Ok(Transformed::no(other)),
+    })?;
+    finish.data.recompute_schema()
+}
+
+/// The key column that an output column of the finish is, if it is only renamed on its way.
+pub(super) fn key_behind(plan: &LogicalPlan, column: &Column) -> Option<usize> {
+    match plan {
+        LogicalPlan::TableScan(_) => column.name.strip_prefix('g')?.parse().ok(),
+        LogicalPlan::Projection(projection) => {
+            let index = projection.schema.maybe_index_of_column(column)?;
+            let mut expression = &projection.expr[index];
+            while let Expr::Alias(alias) = expression {
+                expression = &alias.expr;
+            }
+            let Expr::Column(inner) = expression else { return None };
+            key_behind(&projection.input, inner)
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let index = alias.schema.maybe_index_of_column(column)?;
+            key_behind(&alias.input, &alias.input.schema().columns()[index])
+        }
+        LogicalPlan::Filter(filter) => key_behind(&filter.input, column),
+        LogicalPlan::Sort(sort) => key_behind(&sort.input, column),
+        _ => None,
+    }
+}
+
+/// Covers the optimised plan (the optimizer changes state schemas), the finish, the state's types, the
+/// static tables' versions, the late policy and our own version.
+fn semantic_hash(source: &ViewSource<'_>, core: &LogicalPlan, cells: &CellPlan, finish: &LogicalPlan) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!("{STATE_VERSION}\n{:?}\n{}\n", source.late, core.display_indent_schema());
+    for field in cells.state_schema.fields() {
+        let _ = writeln!(text, "{} {}", field.name(), field.data_type());
+    }
+    for table in source.tables {
+        let _ = writeln!(text, "{} {}", table.name, table.identity);
+    }
+    let delay_us = if source.late == LatePolicy::Drop { source.stream.watermark_delay_us } else { -1 };
+    let _ = writeln!(text, "{}\n{delay_us}\n{}", source.stream.id, finish.display_indent_schema());
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
+}

@@ -1,0 +1,93 @@
+//! Carries `_partition`, `_offset`, `_max_event_time` and the lateness of each row up to the aggregate.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, Result, plan_err};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Projection, lit};
+use datafusion::scalar::ScalarValue;
+use schemas::StreamDef;
+use schemas::column::{MAX_EVENT_TIME, OFFSET, PARTITION, timestamp_type};
+
+use crate::windows::WINDOW_START_FUNCTION;
+
+/// True for a row whose window had closed when its record came.
+pub(super) const LATE_ROW: &str = "_late_row";
+
+/// Time-bucket functions: monotone in their time argument, so that "the watermark lies in a later
+/// bucket than the event" is "the event's bucket has ended".
+const BUCKETS: [&str; 3] = ["date_trunc", "date_bin", WINDOW_START_FUNCTION];
+
+/// Rebuilds `plan` so that the hidden columns reach its output.
+pub(super) fn thread(plan: &LogicalPlan, stream: &StreamDef) -> Result<LogicalPlan> {
+    match plan {
+        LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => Ok(plan.clone()),
+        LogicalPlan::Projection(projection) => thread_projection(projection, stream),
+        LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Join(_) => {
+            let inputs: Vec<LogicalPlan> =
+                plan.inputs().into_iter().map(|input| thread(input, stream)).collect::<Result<_>>()?;
+            plan.with_new_exprs(plan.expressions(), inputs)
+        }
+        other => plan_err!("{} below the aggregate of a view", other.display()),
+    }
+}
+
+fn thread_projection(projection: &Projection, stream: &StreamDef) -> Result<LogicalPlan> {
+    let input = thread(&projection.input, stream)?;
+    let mut expressions = projection.expr.clone();
+    let present: HashSet<String> = projection.schema.fields().iter().map(|field| field.name().clone()).collect();
+    for name in [PARTITION, OFFSET, MAX_EVENT_TIME, LATE_ROW] {
+        if let (false, Some(column)) = (present.contains(name), hidden(&input, name)) {
+            expressions.push(column);
+        }
+    }
+    if hidden(&input, LATE_ROW).is_none()
+        && let Some(late) = late_row(&projection.expr, &input, stream)?
+    {
+        expressions.push(late.alias(LATE_ROW));
+    }
+    Ok(LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(input))?))
+}
+
+/// The column of that name in a plan's output, whatever its qualifier.
+pub(super) fn hidden(plan: &LogicalPlan, name: &str) -> Option<Expr> {
+    let found = plan.schema().iter().find(|(_, field)| field.name() == name);
+    found.map(|(qualifier, field)| Expr::Column(Column::new(qualifier.cloned(), field.name())))
+}
+
+/// "This row's bucket had ended by the watermark": from the first time-bucket expression among `expressions`.
+pub(super) fn late_row(expressions: &[Expr], input: &LogicalPlan, stream: &StreamDef) -> Result<Option<Expr>> {
+    let Some((time, watermark)) = time_and_watermark(input, stream)? else { return Ok(None) };
+    let Some(bucket) = expressions.iter().find_map(|expression| bucket_of(expression, &time)) else {
+        return Ok(None);
+    };
+    let at_watermark = bucket
+        .clone()
+        .transform(|e| Ok(if e == time { Transformed::yes(watermark.clone()) } else { Transformed::no(e) }))?
+        .data;
+    Ok(Some(at_watermark.gt(bucket)))
+}
+
+/// "This row's time lies behind the watermark": for views without a time bucket.
+pub(super) fn late_event(input: &LogicalPlan, stream: &StreamDef) -> Result<Option<Expr>> {
+    Ok(time_and_watermark(input, stream)?.map(|(time, watermark)| time.lt(watermark)))
+}
+
+fn time_and_watermark(input: &LogicalPlan, stream: &StreamDef) -> Result<Option<(Expr, Expr)>> {
+    let Some(name) = &stream.time_column else { return Ok(None) };
+    let (Some(time), Some(largest)) = (hidden(input, name), hidden(input, MAX_EVENT_TIME)) else { return Ok(None) };
+    if time.get_type(input.schema())? != timestamp_type() {
+        return Ok(None);
+    }
+    let delay = ScalarValue::new_interval_mdn(0, 0, stream.watermark_delay_us.saturating_mul(1_000));
+    Ok(Some((time, largest - lit(delay))))
+}
+
+fn bucket_of(expression: &Expr, time: &Expr) -> Option<Expr> {
+    let expression = expression.clone().unalias();
+    let Expr::ScalarFunction(ScalarFunction { func, args }) = &expression else { return None };
+    let is_bucket = BUCKETS.contains(&func.name()) && args.iter().filter(|arg| *arg == time).count() == 1;
+    is_bucket.then_some(expression)
+}
