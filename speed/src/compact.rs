@@ -1,0 +1,109 @@
+//! Merging deltas: eight of a tier become one of the next, so that a reader merges tens of them,
+//! whatever the time since the last run. No merge crosses a barrier (invariant I3).
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use schemas::documents::delta::DeltaHeader;
+use schemas::{LedgerCounts, Problem};
+use storage::StorageError;
+use storage::snapshot::RangeStates;
+use uuid::Uuid;
+
+use crate::chain::{Base, Link};
+use crate::checkpoint::{blocking, described, merged};
+use crate::stream::StreamSpeed;
+
+/// How many deltas of one tier are merged into one of the next.
+const FAN_IN: usize = 8;
+
+impl StreamSpeed {
+    /// Merges deltas as long as a tier is full.
+    pub(crate) async fn compact_chain(self: &Arc<Self>) -> Result<(), Problem> {
+        loop {
+            let _one_at_a_time = self.checkpointing.lock().await;
+            let Some(links) = self.next_merge() else { return Ok(()) };
+            let this = Arc::clone(self);
+            let link = blocking(move || this.merge_links(&links)).await??;
+            let states: Vec<_> = link.views.values().map(|range| range.states.clone()).collect();
+            match self.parts.deltas.commit(&link.header, &states).await {
+                // a crash between this commit and the removal leaves the merged object behind: it is as good
+                Ok(_) | Err(StorageError::Conflict { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(stream = self.name(), %error, "merging deltas failed, trying again later");
+                    return Ok(());
+                }
+            }
+            self.swap_merged(link);
+            if let Err(error) = self.parts.deltas.remove_merged(self.parts.stream.id).await {
+                tracing::warn!(stream = self.name(), %error, "merged deltas could not be removed");
+            }
+        }
+    }
+
+    fn next_merge(&self) -> Option<Vec<Link>> {
+        let base = self.base.lock();
+        full_tier(&base).map(|range| base.links[range].to_vec())
+    }
+
+    fn merge_links(&self, links: &[Link]) -> Result<Link, Problem> {
+        let views = self.views_by_id();
+        let (first, last) = (&links[0].header, &links[links.len() - 1].header);
+        let mut ranges: BTreeMap<Uuid, Arc<RangeStates>> = BTreeMap::new();
+        for (id, view) in &views {
+            let parts: Vec<&RangeStates> = links.iter().filter_map(|link| link.views.get(id).map(AsRef::as_ref)).collect();
+            if let [start, .., end] = parts.as_slice() {
+                let range = RangeStates {
+                    from: start.from.clone(),
+                    to: end.to.clone(),
+                    states: parts.iter().flat_map(|part| part.states.iter().cloned()).collect(),
+                    sorted: false,
+                    ledger: sum(&parts),
+                };
+                ranges.insert(*id, Arc::new(merged(view, &range)?));
+            }
+        }
+        let header = DeltaHeader {
+            first_checkpoint: first.first_checkpoint,
+            from: first.from.clone(),
+            views: ranges.iter().map(|(id, range)| described(*id, range, &views)).collect(),
+            ..DeltaHeader::clone(last)
+        };
+        Ok(Link { header: Arc::new(header), views: ranges })
+    }
+
+    fn swap_merged(&self, mut merged: Link) {
+        let mut base = self.base.lock();
+        let inside = |link: &Link| {
+            merged.header.first_checkpoint <= link.header.first_checkpoint
+                && link.header.last_checkpoint <= merged.header.last_checkpoint
+        };
+        let Some(at) = base.links.iter().position(inside) else { return };
+        base.links.retain(|link| !inside(link));
+        merged.views.retain(|id, _| base.views.contains_key(id));
+        base.links.insert(at, merged);
+        base.forget_covered();
+    }
+}
+
+fn sum(parts: &[&RangeStates]) -> Vec<LedgerCounts> {
+    let partitions = parts.iter().map(|part| part.ledger.len()).max().unwrap_or(0);
+    let of = |partition: usize| LedgerCounts::sum(parts.iter().filter_map(|part| part.ledger.get(partition)));
+    (0..partitions).map(of).collect()
+}
+
+/// The oldest [`FAN_IN`] neighbours of one tier, with all their states in memory and no boundary between.
+fn full_tier(base: &Base) -> Option<Range<usize>> {
+    let tier = |link: &Link| (link.header.last_checkpoint - link.header.first_checkpoint + 1).ilog(FAN_IN as u64);
+    let whole = |link: &Link| {
+        let known = link.header.views.iter().filter(|part| base.views.contains_key(&part.view)).count();
+        link.views.len() == known
+    };
+    (0..base.links.len().saturating_sub(FAN_IN - 1)).map(|start| start..start + FAN_IN).find(|range| {
+        let links = &base.links[range.clone()];
+        let inner = &links[..FAN_IN - 1];
+        links.iter().all(|link| tier(link) == tier(&links[0]) && whole(link))
+            && !inner.iter().any(|link| base.is_boundary(&link.header.to))
+    })
+}

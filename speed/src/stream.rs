@@ -1,0 +1,338 @@
+//! One stream's speed layer: its shards, its chain of deltas, its snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use schemas::documents::manifest::Manifest;
+use schemas::{Code, Cut, Limits, Partition, Problem, StreamDef};
+use storage::clock::Clock;
+use storage::deltas::DeltaStore;
+use storage::log::Log;
+use storage::snapshot::{RangeStates, StreamSnapshot};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::chain::{Base, ViewState, ledger_vector};
+use crate::shard::{Sealed, Shard};
+
+/// A reader that names no position waits at most so long for the fold to catch up with the log.
+const CATCH_UP: Duration = Duration::from_millis(250);
+
+/// Rows that one read of the log asks for.
+const READ_ROWS: usize = schemas::limits::MICRO_BATCH_ROWS;
+
+/// A view as the speed layer needs it.
+#[derive(Debug, Clone)]
+pub struct ViewInput {
+    /// The view.
+    pub id: Uuid,
+    /// Compiled.
+    pub view: Arc<operators::View>,
+    /// Where its deltas begin.
+    pub from: Cut,
+    /// Its published batch views that are kept, the current one last.
+    pub manifests: Vec<Arc<Manifest>>,
+}
+
+/// What the speed layer of a stream works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) stream: StreamDef,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) deltas: DeltaStore,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+}
+
+/// The speed layer of one stream.
+pub struct StreamSpeed {
+    pub(crate) parts: Parts,
+    shards: Vec<Mutex<Shard>>,
+    pub(crate) base: Mutex<Base>,
+    /// One checkpoint at a time.
+    pub(crate) checkpointing: tokio::sync::Mutex<()>,
+    /// Everything below it is folded, over all shards.
+    folded: watch::Sender<Cut>,
+    pub(crate) checkpoint_wanted: Notify,
+    /// The compiled views.
+    views: Mutex<BTreeMap<Uuid, Arc<operators::View>>>,
+    /// The last snapshot, and the version of the base that it was made from.
+    last: ArcSwapOption<(u64, Arc<StreamSnapshot>)>,
+}
+
+impl std::fmt::Debug for StreamSpeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamSpeed").field("stream", &self.parts.stream.name).finish_non_exhaustive()
+    }
+}
+
+impl StreamSpeed {
+    pub(crate) fn new(parts: Parts, base: Base, starts: &Cut, max_event_time_us: &[Option<i64>], shards: usize) -> Self {
+        let partitions = parts.log.partitions();
+        let shard_count = shards.clamp(1, partitions.max(1) as usize);
+        let time_column = parts.stream.time_column.as_ref().and_then(|name| parts.stream.column_index(name));
+        let make = |index: usize| {
+            let mine = (0..partitions).filter(|p| *p as usize % shard_count == index);
+            let next: BTreeMap<Partition, u64> = mine.map(|p| (p, starts.offset(p))).collect();
+            let mut shard = Shard::new(next.clone(), time_column);
+            for partition in next.keys() {
+                shard.set_max_event_time(*partition, max_event_time_us.get(*partition as usize).copied().flatten());
+            }
+            Mutex::new(shard)
+        };
+        Self {
+            shards: (0..shard_count).map(make).collect(),
+            base: Mutex::new(base),
+            checkpointing: tokio::sync::Mutex::new(()),
+            folded: watch::Sender::new(starts.clone()),
+            checkpoint_wanted: Notify::new(),
+            views: Mutex::default(),
+            last: ArcSwapOption::empty(),
+            parts,
+        }
+    }
+
+    /// How many fold loops there are.
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The name, for metrics and messages.
+    pub fn name(&self) -> &str {
+        &self.parts.stream.name
+    }
+
+    pub(crate) fn for_each_shard<T>(&self, mut visit: impl FnMut(&mut Shard) -> T) -> Vec<T> {
+        self.shards.iter().map(|shard| visit(&mut shard.lock())).collect()
+    }
+
+    /// Folds what is new in one shard's partitions; true if there was anything.
+    async fn fold_once(self: &Arc<Self>, index: usize) -> Result<bool, Problem> {
+        let wanted: Vec<(Partition, u64)> = {
+            let shard = self.shards[index].lock();
+            shard.positions().iter().map(|(partition, next)| (*partition, *next)).collect()
+        };
+        let head = self.parts.log.head();
+        let mut frames = Vec::new();
+        for (partition, next) in wanted {
+            if next < head.offset(partition) {
+                frames.extend(self.parts.log.read(partition, next, READ_ROWS).await.map_err(|e| e.problem())?);
+            }
+        }
+        if frames.is_empty() {
+            return Ok(false);
+        }
+        let this = Arc::clone(self);
+        let folding = tokio::task::spawn_blocking(move || this.fold_frames(index, &frames));
+        folding.await.map_err(|e| Problem::new(Code::Internal, format!("the fold of a shard stopped: {e}")))??;
+        Ok(true)
+    }
+
+    fn fold_frames(&self, index: usize, frames: &[storage::log::Frame]) -> Result<(), Problem> {
+        let started = std::time::Instant::now();
+        let rows: usize = frames.iter().map(|frame| frame.rows.num_rows()).sum();
+        let (positions, memory_bytes) = {
+            let mut shard = self.shards[index].lock();
+            shard.fold(frames)?;
+            (shard.positions().clone(), shard.memory_bytes())
+        };
+        self.folded.send_modify(|cut| positions.iter().for_each(|(partition, next)| cut.set(*partition, *next)));
+        let stream = self.parts.stream.name.clone();
+        metrics::counter!("bifold_speed_folded_records_total", "stream" => stream.clone()).increment(rows as u64);
+        metrics::histogram!("bifold_speed_fold_seconds", "stream" => stream).record(started.elapsed().as_secs_f64());
+        if memory_bytes * self.shards.len() > self.parts.limits.speed_state_bytes_max {
+            self.checkpoint_wanted.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The fold loop of one shard.
+    pub(crate) async fn fold_loop(self: Arc<Self>, index: usize, stop: CancellationToken) -> Result<(), Problem> {
+        let mut head = self.parts.log.watch_head();
+        loop {
+            while self.fold_once(index).await? {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                self.wait_for_memory(index, &stop).await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = head.changed() => if changed.is_err() { return Ok(()) },
+            }
+        }
+    }
+
+    /// Back-pressure: with twice the allowed states in memory the fold waits for a checkpoint.
+    async fn wait_for_memory(&self, index: usize, stop: &CancellationToken) {
+        let limit = 2 * self.parts.limits.speed_state_bytes_max / self.shards.len();
+        while self.shards[index].lock().memory_bytes() > limit && !stop.is_cancelled() {
+            self.checkpoint_wanted.notify_one();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+    }
+
+    /// Everything below it is folded.
+    pub(crate) fn folded(&self) -> Cut {
+        self.folded.borrow().clone()
+    }
+
+    /// Waits until everything below `target` is folded; false when that took longer than `timeout`.
+    pub(crate) async fn wait_folded(&self, target: &Cut, timeout: Duration) -> bool {
+        let mut folded = self.folded.subscribe();
+        let reached = folded.wait_for(|cut| target.is_at_most(cut));
+        tokio::time::timeout(timeout, reached).await.is_ok_and(|reached| reached.is_ok())
+    }
+
+    /// A snapshot of everything durable when it was asked for, and of everything below `at_least`.
+    pub(crate) async fn snapshot(
+        self: &Arc<Self>,
+        at_least: Option<&Cut>,
+        timeout: Duration,
+    ) -> Result<Arc<StreamSnapshot>, Problem> {
+        if let Some(target) = at_least
+            && !self.wait_folded(target, timeout).await
+        {
+            let folded = self.folded();
+            let detail = format!("stream {}: the answer includes {folded}, and not yet {target}", self.name());
+            return Err(Problem::new(Code::Stale, detail));
+        }
+        let head = self.parts.log.head();
+        let caught_up = self.wait_folded(&head, CATCH_UP.min(timeout)).await;
+        let oldest_missing_us = if caught_up { None } else { self.oldest_missing().await? };
+        let this = Arc::clone(self);
+        let taking = tokio::task::spawn_blocking(move || this.take_snapshot(oldest_missing_us));
+        taking.await.map_err(|e| Problem::new(Code::Internal, format!("taking a snapshot stopped: {e}")))?
+    }
+
+    async fn oldest_missing(&self) -> Result<Option<i64>, Problem> {
+        use arrow::array::AsArray;
+        let (folded, head) = (self.folded(), self.parts.log.head());
+        let mut oldest: Option<i64> = None;
+        for (partition, end) in head.iter() {
+            if folded.offset(partition) >= end {
+                continue;
+            }
+            let frames = self.parts.log.read(partition, folded.offset(partition), 1).await.map_err(|e| e.problem())?;
+            for frame in frames.iter().take(1) {
+                let Some(column) = frame.rows.column_by_name(schemas::column::APPEND_TIME) else { continue };
+                let first = column.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().value(0);
+                oldest = Some(oldest.map_or(first, |known| known.min(first)));
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// The last snapshot that was taken, or a new one if something has changed since.
+    pub(crate) fn take_snapshot(&self, oldest_missing_us: Option<i64>) -> Result<Arc<StreamSnapshot>, Problem> {
+        let base = self.base.lock();
+        if let Some(last) = self.last.load_full()
+            && last.0 == base.version
+            && last.1.to.same_position(&self.folded())
+            && last.1.oldest_missing_us == oldest_missing_us
+        {
+            return Ok(Arc::clone(&last.1));
+        }
+        let (tails, to, max_event_time_us) = self.seal_shards(&base)?;
+        let view_of = |id: &Uuid| base.view_snapshot(*id, tails.get(id).cloned(), &to).map(|v| (*id, Arc::new(v)));
+        let snapshot = Arc::new(StreamSnapshot {
+            stream: self.parts.stream.id,
+            taken_at_us: self.parts.clock.now_us(),
+            oldest_missing_us,
+            max_event_time_us,
+            views: base.views.keys().filter_map(view_of).collect(),
+            to,
+        });
+        self.last.store(Some(Arc::new((base.version, Arc::clone(&snapshot)))));
+        Ok(snapshot)
+    }
+
+    /// Empties every fold into its tail. Holding the base's lock keeps all views at one position.
+    #[expect(clippy::type_complexity, reason = "tails, position and event times belong to one moment")]
+    fn seal_shards(&self, base: &Base) -> Result<(BTreeMap<Uuid, Arc<RangeStates>>, Cut, Vec<Option<i64>>), Problem> {
+        let partitions = self.parts.log.partitions();
+        let mut to = Cut::zero(partitions);
+        let mut times = vec![None; partitions as usize];
+        let mut tails: BTreeMap<Uuid, Sealed> = BTreeMap::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.seal()?;
+            shard.positions().iter().for_each(|(partition, next)| to.set(*partition, *next));
+            shard.max_event_time_us().iter().for_each(|(partition, time)| times[*partition as usize] = *time);
+            for id in base.views.keys() {
+                let mine = shard.tail(*id);
+                let tail = tails.entry(*id).or_default();
+                tail.states.extend(mine.states);
+                tail.ledger.extend(mine.ledger);
+            }
+        }
+        let ranges = tails.into_iter().map(|(id, tail)| {
+            let from = base.views[&id].start().join(&base.sealed);
+            (id, Arc::new(range_of(tail, from, to.clone(), partitions)))
+        });
+        Ok((ranges.collect(), to, times))
+    }
+
+    /// Adds a view that is folded from this moment on, and returns that position.
+    ///
+    /// # Errors
+    /// The fold could not be set up.
+    pub fn add_view(&self, id: Uuid, view: &Arc<operators::View>) -> Result<Cut, Problem> {
+        let mut base = self.base.lock();
+        let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
+        let mut from = Cut::zero(self.parts.log.partitions());
+        for shard in &shards {
+            shard.positions().iter().for_each(|(partition, next)| from.set(*partition, *next));
+        }
+        for shard in &mut shards {
+            shard.add_view(id, view, &from)?;
+        }
+        let state = ViewState {
+            semantic_hash: view.semantic_hash().to_owned(),
+            from: from.clone(),
+            manifest: None,
+            kept_cuts: vec![],
+        };
+        base.views.insert(id, state);
+        self.views.lock().insert(id, Arc::clone(view));
+        base.version += 1;
+        Ok(from)
+    }
+
+    /// Puts a view back that the base knows already: its deltas were read by recovery.
+    pub(crate) fn restore_view(&self, id: Uuid, view: &Arc<operators::View>, start: &Cut) -> Result<(), Problem> {
+        self.views.lock().insert(id, Arc::clone(view));
+        self.shards.iter().try_for_each(|shard| shard.lock().add_view(id, view, start))
+    }
+
+    /// The compiled views, by id.
+    pub(crate) fn views_by_id(&self) -> BTreeMap<Uuid, Arc<operators::View>> {
+        self.views.lock().clone()
+    }
+
+    /// Forgets a view.
+    pub fn remove_view(&self, id: Uuid) {
+        let mut base = self.base.lock();
+        base.views.remove(&id);
+        self.views.lock().remove(&id);
+        base.in_flight.remove(&id);
+        base.links.iter_mut().for_each(|link| {
+            link.views.remove(&id);
+        });
+        base.version += 1;
+        self.shards.iter().for_each(|shard| shard.lock().remove_view(id));
+    }
+}
+
+/// Sealed states as a range of a snapshot.
+pub(crate) fn range_of(sealed: Sealed, from: Cut, to: Cut, partitions: u32) -> RangeStates {
+    let ledger = ledger_vector(&sealed.ledger, partitions);
+    RangeStates { from, to, states: sealed.states, sorted: false, ledger }
+}
