@@ -12,6 +12,8 @@ pub const PARTITIONS_MAX: u32 = 1_024;
 pub const SQL_BYTES_MAX: usize = 1_048_576;
 /// Records of one ingest request.
 pub const RECORDS_MAX: usize = 1_048_576;
+/// Operators in a row in one SQL expression: bounds the depth of its syntax tree, and so the stack.
+pub const SQL_CHAIN_MAX: usize = 1_000;
 /// Errors that an ingest answer lists.
 pub const ERRORS_LISTED_MAX: usize = 100;
 /// Differing cells that a certificate lists.

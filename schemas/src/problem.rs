@@ -136,6 +136,22 @@ pub struct SqlPosition {
     pub column: u64,
 }
 
+impl SqlPosition {
+    /// This place in a text that begins at `start`, which is not behind it.
+    #[must_use]
+    pub fn relative_to(self, start: Self) -> Self {
+        let column = if self.line == start.line { (self.column + 1).saturating_sub(start.column) } else { self.column };
+        Self { line: (self.line + 1).saturating_sub(start.line), column }
+    }
+
+    /// The place in the whole, of this place in a part that begins at `start`: the way back of `relative_to`.
+    #[must_use]
+    pub fn within(self, start: Self) -> Self {
+        let column = if self.line == 1 { (self.column + start.column).saturating_sub(1) } else { self.column };
+        Self { line: (self.line + start.line).saturating_sub(1), column }
+    }
+}
+
 /// The body of every answer that is not a success: `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[error("{detail}")]
@@ -203,12 +219,10 @@ impl Problem {
     pub fn at(mut self, sql: &str, position: SqlPosition) -> Self {
         let index = usize::try_from(position.line.saturating_sub(1)).unwrap_or(usize::MAX);
         if let Some(line) = sql.lines().nth(index) {
-            let blanks = " ".repeat(usize::try_from(position.column.saturating_sub(1)).unwrap_or(0).min(400));
+            let (line, blanks) = around(line, usize::try_from(position.column.saturating_sub(1)).unwrap_or(0));
             let detail = std::mem::take(&mut self.detail);
-            self.detail = format!(
-                "{detail} (line {}, column {})\n  {line}\n  {blanks}^",
-                position.line, position.column
-            );
+            self.detail =
+                format!("{detail} (line {}, column {})\n  {line}\n  {blanks}^", position.line, position.column);
         }
         self.position = Some(position);
         self
@@ -221,6 +235,16 @@ impl Problem {
             None => self.detail.clone(),
         }
     }
+}
+
+/// The part of a line around a column (from 0), and the blanks in front of the caret. Tabs stay tabs.
+fn around(line: &str, column: usize) -> (String, String) {
+    const BEFORE: usize = 120;
+    let from = column.saturating_sub(BEFORE);
+    let text: String = line.chars().skip(from).take(2 * BEFORE).collect();
+    let under = text.chars().map(|c| if c == '\t' { '\t' } else { ' ' });
+    let blanks = under.chain(std::iter::repeat(' ')).take(column - from).collect();
+    (text, blanks)
 }
 
 /// The closest of `known` to `name`, for "did you mean".

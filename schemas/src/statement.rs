@@ -1,7 +1,27 @@
-//! Bifold's own SQL statements. Everything else is handed on to DataFusion as it is.
+//! Bifold's own SQL statements. Everything else that only reads is handed on to DataFusion as it is.
+
+mod script;
+mod depth;
+mod cursor;
+mod names;
+pub mod interval;
+mod types;
+mod columns;
+mod options;
+mod refresh;
+mod create_stream;
+mod create_table;
+mod create_view;
+mod query;
+mod refused;
+mod commands;
+#[cfg(test)]
+mod tests;
+
+pub use names::SCHEMAS;
 
 use crate::column::ColumnDef;
-use crate::problem::Problem;
+use crate::problem::{Problem, SqlPosition};
 use crate::stream::{LatePolicy, OnBadData};
 use crate::view::Refresh;
 
@@ -112,7 +132,7 @@ pub struct CreateView {
     /// The `SELECT`, exactly as written.
     pub sql: String,
     /// Where `sql` begins in the statement's text: 1-based line and column, to move error positions.
-    pub sql_position: crate::problem::SqlPosition,
+    pub sql_position: SqlPosition,
 }
 
 /// `CREATE TABLE … FROM FILE`.
@@ -133,8 +153,10 @@ pub struct CreateTable {
 pub struct Placed {
     /// The statement.
     pub statement: Statement,
-    /// Its text, without the semicolon.
+    /// Its text, without the semicolon and without comments around it.
     pub text: String,
+    /// Where `text` begins in the script.
+    pub position: SqlPosition,
 }
 
 /// Splits a script at its semicolons and parses each statement.
@@ -142,6 +164,14 @@ pub struct Placed {
 /// # Errors
 /// A [`Problem`] with line, column and caret in the whole script, and a hint where one helps.
 pub fn parse_script(sql: &str) -> Result<Vec<Placed>, Problem> {
-    let _ = sql;
-    Ok(vec![])
+    let script = script::Script::new(sql)?;
+    let mut placed = vec![];
+    for tokens in script.statements() {
+        depth::check(&script, &tokens)?;
+        let statement = commands::statement(&mut cursor::Cursor::new(&script, &tokens))?;
+        let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { continue };
+        let text = script.text_between(*first, *last).to_owned();
+        placed.push(Placed { statement, text, position: script.position(*first) });
+    }
+    Ok(placed)
 }

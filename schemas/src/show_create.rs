@@ -1,0 +1,99 @@
+//! `SHOW CREATE`: a text that makes the same stream, view or table again.
+
+use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
+
+use crate::column::ColumnDef;
+use crate::statement::interval;
+use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::view::{Refresh, TableDef, ViewDef};
+
+/// Words that begin an element of a column list.
+const LIST_WORDS: [&str; 6] = ["primary", "watermark", "constraint", "foreign", "unique", "check"];
+
+/// A name as SQL: in quotes where it would be folded or read as a keyword.
+pub fn quoted(name: &str) -> String {
+    let mut chars = name.chars();
+    let first_is_plain = chars.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+    let is_plain = first_is_plain && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if is_plain && !is_keyword(name) { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+fn is_keyword(name: &str) -> bool {
+    let found = ALL_KEYWORDS.binary_search(&name.to_ascii_uppercase().as_str()).ok();
+    let keyword = found.and_then(|index| ALL_KEYWORDS_INDEX.get(index));
+    LIST_WORDS.contains(&name)
+        || keyword.is_some_and(|k| RESERVED_FOR_COLUMN_ALIAS.contains(k) || RESERVED_FOR_TABLE_ALIAS.contains(k))
+}
+
+/// A string literal.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn column(column: &ColumnDef) -> String {
+    let not_null = if column.nullable { "" } else { " NOT NULL" };
+    format!("{} {}{not_null}", quoted(&column.name), column.sql_type.sql())
+}
+
+fn late(policy: LatePolicy) -> &'static str {
+    match policy {
+        LatePolicy::Include => "include",
+        LatePolicy::Drop => "drop",
+    }
+}
+
+/// `CREATE STREAM …` with every option written out.
+pub fn stream_sql(stream: &StreamDef) -> String {
+    let mut lines: Vec<String> = stream.columns.iter().map(column).collect();
+    if !stream.primary_key.is_empty() {
+        let key: Vec<String> = stream.primary_key.iter().map(|name| quoted(name)).collect();
+        lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
+    }
+    if let Some(time) = stream.time_column.as_deref().map(quoted) {
+        let delay = interval::show(stream.watermark_delay_us);
+        lines.push(match stream.watermark_delay_us {
+            0 => format!("WATERMARK FOR {time} AS {time}"),
+            _ => format!("WATERMARK FOR {time} AS {time} - INTERVAL '{delay}'"),
+        });
+    }
+    let on_bad_data = match stream.on_bad_data {
+        OnBadData::Quarantine => "quarantine",
+        OnBadData::Reject => "reject",
+    };
+    format!(
+        "CREATE STREAM {} (\n  {}\n) WITH (partitions = {}, dedup_horizon = '{}', late = '{}', on_bad_data = '{on_bad_data}')",
+        quoted(&stream.name),
+        lines.join(",\n  "),
+        stream.partitions,
+        interval::show(stream.dedup_horizon_us),
+        late(stream.late),
+    )
+}
+
+/// `CREATE MATERIALIZED VIEW …` with its schedule written out and its `SELECT` as it was written.
+pub fn view_sql(view: &ViewDef) -> String {
+    let refresh = match &view.refresh {
+        Refresh::Cron { expression, time_zone } => {
+            format!("CRON {} TIME ZONE {}", literal(expression), literal(time_zone))
+        }
+        Refresh::Every { interval_us } => format!("EVERY INTERVAL '{}'", interval::show(*interval_us)),
+        Refresh::Manual => "MANUAL".into(),
+        Refresh::Never => "NEVER".into(),
+    };
+    let options = view.late.map(|policy| format!("\n  WITH (late = '{}')", late(policy))).unwrap_or_default();
+    format!("CREATE MATERIALIZED VIEW {}\n  REFRESH {refresh}{options}\nAS {}", quoted(&view.name), view.sql)
+}
+
+/// `CREATE TABLE … FROM FILE …`
+pub fn table_sql(table: &TableDef) -> String {
+    let columns: Vec<String> = table.columns.iter().map(column).collect();
+    format!(
+        "CREATE TABLE {} (\n  {}\n) FROM FILE {}",
+        quoted(&table.name),
+        columns.join(",\n  "),
+        literal(&table.source)
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! `CREATE TABLE … FROM FILE`: a static table.
+
+use super::columns::columns;
+use super::cursor::Cursor;
+use super::{CreateTable, names};
+use crate::problem::{Code, Problem};
+
+/// What follows `CREATE TABLE`.
+pub(super) fn create_table(cursor: &mut Cursor<'_, '_>) -> Result<CreateTable, Problem> {
+    let if_not_exists = names::if_not_exists(cursor);
+    let name = names::object(cursor, "a table name")?;
+    if cursor.is_at(&["AS"]) {
+        let problem = cursor.problem(Code::Unsupported, "CREATE TABLE … AS is not supported");
+        return Err(problem.with_hint("a query that is kept up to date is a CREATE MATERIALIZED VIEW … AS"));
+    }
+    let list = columns(cursor)?;
+    if let Some(column) = list.key.iter().flatten().next() {
+        let problem = cursor.problem_at(column.position, Code::Unsupported, "a static table has no PRIMARY KEY");
+        return Err(problem.with_hint("write NOT NULL"));
+    }
+    if let Some(watermark) = &list.watermark {
+        let detail = "a static table has no WATERMARK";
+        let problem = cursor.problem_at(watermark.column.position, Code::Unsupported, detail);
+        return Err(problem.with_hint("what has an event time is a CREATE STREAM"));
+    }
+    if cursor.is_done() {
+        let problem = cursor.expected("FROM FILE '…'");
+        return Err(problem.with_hint("a table is loaded from a file; what grows is a CREATE STREAM"));
+    }
+    cursor.expect(&["FROM", "FILE"])?;
+    let position = cursor.position();
+    let file = cursor.string("a file name like 'ads.csv'")?;
+    if file.is_empty() || file.contains('\0') {
+        return Err(cursor.problem_at(position, Code::InvalidSql, "the file name is empty or has a null character"));
+    }
+    cursor.finish()?;
+    let columns = list.columns.into_iter().map(|declared| declared.column).collect();
+    Ok(CreateTable { name, if_not_exists, columns, file })
+}

@@ -1,0 +1,135 @@
+//! `WITH (name = value, …)`.
+
+use sqlparser::tokenizer::Token;
+
+use super::cursor::{Cursor, with_guess};
+use super::interval;
+use super::names::identifier;
+use crate::limits::PARTITIONS_MAX;
+use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
+use crate::stream::{LatePolicy, OnBadData};
+
+/// Options of connectors, which come with the Kafka log.
+const CONNECTOR: [&str; 4] = ["connector", "topic", "brokers", "format"];
+
+/// One option as written.
+pub(super) struct SqlOption {
+    name: String,
+    value: String,
+    name_position: SqlPosition,
+    value_position: SqlPosition,
+}
+
+/// Reads the list behind `WITH`; refuses options that are not in `known`.
+pub(super) fn options(cursor: &mut Cursor<'_, '_>, known: &[&str]) -> Result<Vec<SqlOption>, Problem> {
+    let mut options: Vec<SqlOption> = vec![];
+    cursor.expect_symbol(&Token::LParen)?;
+    loop {
+        let option = option(cursor)?;
+        check_name(cursor, &option, known)?;
+        if options.iter().any(|other| other.name == option.name) {
+            let detail = format!("option {} is given twice", option.name);
+            return Err(cursor.problem_at(option.name_position, Code::InvalidSql, detail));
+        }
+        options.push(option);
+        if cursor.take_symbol(&Token::RParen) {
+            return Ok(options);
+        }
+        if !cursor.take_symbol(&Token::Comma) {
+            return Err(cursor.expected("\",\" or \")\""));
+        }
+    }
+}
+
+fn option(cursor: &mut Cursor<'_, '_>) -> Result<SqlOption, Problem> {
+    let name_position = cursor.position();
+    let name = identifier(cursor, "an option")?;
+    cursor.expect_symbol(&Token::Eq)?;
+    let value_position = cursor.position();
+    let value = match cursor.peek() {
+        Some(Token::Number(number, _)) => number.clone(),
+        Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_ascii_lowercase(),
+        _ => {
+            let value = cursor.string("a value")?;
+            return Ok(SqlOption { name, value, name_position, value_position });
+        }
+    };
+    cursor.advance();
+    Ok(SqlOption { name, value, name_position, value_position })
+}
+
+fn check_name(cursor: &Cursor<'_, '_>, option: &SqlOption, known: &[&str]) -> Result<(), Problem> {
+    let name = option.name.as_str();
+    if known.contains(&name) {
+        return Ok(());
+    }
+    if CONNECTOR.contains(&name) {
+        let detail = format!("option {name}: connectors come with the Kafka log, which this server does not have yet");
+        let problem = cursor.problem_at(option.name_position, Code::Unsupported, detail);
+        return Err(problem.with_hint("leave it out and send events with POST /v1/streams/{stream}/events"));
+    }
+    let problem = cursor.problem_at(option.name_position, Code::InvalidSql, format!("unknown option {name}"));
+    match did_you_mean(name, known.iter().copied()) {
+        Some(guess) => Err(with_guess(problem, Some(guess))),
+        None => Err(problem.with_hint(format!("there are: {}", known.join(", ")))),
+    }
+}
+
+impl SqlOption {
+    /// The option's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the option stands.
+    pub(super) fn position(&self) -> SqlPosition {
+        self.name_position
+    }
+
+    /// `partitions`
+    pub(super) fn partitions(&self, cursor: &Cursor<'_, '_>) -> Result<u32, Problem> {
+        match self.value.parse() {
+            Ok(partitions @ 1..=PARTITIONS_MAX) => Ok(partitions),
+            _ => Err(self.invalid(cursor, &format!("a whole number from 1 to {PARTITIONS_MAX}"))),
+        }
+    }
+
+    /// An interval that is not negative, microseconds.
+    pub(super) fn interval_us(&self, cursor: &Cursor<'_, '_>) -> Result<i64, Problem> {
+        match interval::parse(&self.value) {
+            Ok(us @ 0..) => Ok(us),
+            Ok(_) => Err(self.invalid(cursor, "an interval that is not negative")),
+            Err(why) => Err(self.invalid(cursor, "an interval like '24 hours'").with_hint(why)),
+        }
+    }
+
+    /// `late`
+    pub(super) fn late(&self, cursor: &Cursor<'_, '_>) -> Result<LatePolicy, Problem> {
+        match self.value.as_str() {
+            "include" => Ok(LatePolicy::Include),
+            "drop" => Ok(LatePolicy::Drop),
+            other => Err(with_guess(
+                self.invalid(cursor, "'include' or 'drop'"),
+                did_you_mean(other, ["include", "drop"]),
+            )),
+        }
+    }
+
+    /// `on_bad_data`
+    pub(super) fn on_bad_data(&self, cursor: &Cursor<'_, '_>) -> Result<OnBadData, Problem> {
+        match self.value.as_str() {
+            "quarantine" => Ok(OnBadData::Quarantine),
+            "reject" => Ok(OnBadData::Reject),
+            other => Err(with_guess(
+                self.invalid(cursor, "'quarantine' or 'reject'"),
+                did_you_mean(other, ["quarantine", "reject"]),
+            )),
+        }
+    }
+
+    fn invalid(&self, cursor: &Cursor<'_, '_>, expected: &str) -> Problem {
+        let value: String = self.value.chars().take(80).collect();
+        let detail = format!("option {}: expected {expected}, found {value:?}", self.name);
+        cursor.problem_at(self.value_position, Code::InvalidSql, detail)
+    }
+}
