@@ -1,1 +1,25 @@
-//! ingest
+//! Bytes → log: decode, validate, admit, keep dead letters; the HTTP door.
+//!
+//! ```text
+//!  body ─► payload (inflate, split) ─► decode (typed rows, verdicts) ─► identity (partition)
+//!                                            │ bad records                   │
+//!                                            ▼                               ▼
+//!                                      dead letters                     admission (duplicates, times) ─► log
+//! ```
+//!
+//! Knows nothing of views, of the master, of queries.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+
+pub mod admission;
+pub mod dead_letters;
+pub mod decode;
+pub mod http;
+pub mod identity;
+pub mod payload;
+pub mod service;
+#[cfg(test)]
+mod testing;
+
+pub use dead_letters::dead_letter_schema;
+pub use payload::{Encoding, Format};
+pub use service::{IngestAnswer, IngestOptions, IngestParts, IngestService, Payload, Streams};

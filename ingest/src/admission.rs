@@ -1,0 +1,278 @@
+//! Which rows of a request the log takes, and in which order: duplicates fall out here, append times
+//! and largest event times are given here. Decided under one lock per stream, so the order of the
+//! decisions is the order in the log.
+//!
+//! ```text
+//!  recover (log → state) ─► decide + queue (one lock) ─► durable ─► acknowledged
+//!        ▲                                                  │ failed: the state built on rows that
+//!        └──────────────────────────────────────────────────┘         do not exist; read it again
+//! ```
+//!
+//! One lock and not one per partition: a request of more than a few events touches every partition
+//! anyway, and the log takes its parts as a whole.
+
+pub(crate) mod index;
+pub(crate) mod parts;
+mod recovery;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use parking_lot::Mutex;
+use schemas::{Cut, StreamDef};
+use storage::StorageError;
+use storage::clock::Clock;
+use storage::log::{Log, Pending};
+use tokio::sync::watch;
+
+use self::parts::Part;
+pub(crate) use self::recovery::last_append_time;
+use self::recovery::{PartitionState, recover};
+
+/// What the log has taken of a request; durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Admitted {
+    pub(crate) accepted: u64,
+    pub(crate) duplicates: u64,
+    /// Everything of the request, and the originals of its duplicates, is below. 0 for partitions
+    /// that the request did not touch.
+    pub(crate) cut: Cut,
+}
+
+/// The gate of one stream's log. Nobody else appends to it.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    stream: Arc<StreamDef>,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    ids_max: usize,
+    /// None until read from the log, and again after a failed append.
+    state: Mutex<Option<State>>,
+    recovering: tokio::sync::Mutex<()>,
+    progress: watch::Sender<Progress>,
+    /// Where the next request of a stream without primary key goes.
+    turn: AtomicU32,
+}
+
+#[derive(Debug)]
+struct State {
+    partitions: Vec<PartitionState>,
+    last_append_us: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Progress {
+    /// Appends that are queued and whose end is not known.
+    in_flight: u64,
+    /// Appends that failed after they were queued.
+    failures: u64,
+}
+
+/// A decided request on its way to the disk.
+#[derive(Debug)]
+struct Queued {
+    pending: Option<Pending>,
+    admitted: Admitted,
+    failures_before: u64,
+}
+
+/// How to take one part's decision back.
+struct Undo {
+    partition: usize,
+    kept: Vec<u128>,
+    max_event_time_us: Option<i64>,
+}
+
+impl Admission {
+    pub(crate) fn new(stream: Arc<StreamDef>, log: Arc<dyn Log>, clock: Arc<dyn Clock>, ids_max: usize) -> Self {
+        let (state, recovering) = (Mutex::new(None), tokio::sync::Mutex::new(()));
+        let (progress, turn) = (watch::Sender::new(Progress::default()), AtomicU32::new(0));
+        Self { stream, log, clock, ids_max, state, recovering, progress, turn }
+    }
+
+    /// The partition of a whole request to a stream without primary key: each in its turn.
+    pub(crate) fn next_partition(&self) -> u32 {
+        self.turn.fetch_add(1, Ordering::Relaxed) % self.log.partitions().max(1)
+    }
+
+    /// Queues what is new in `parts` and waits until it, and the originals of what is not, are
+    /// durable. The parts are in order of their partitions, each partition once.
+    ///
+    /// Run it to its end: dropped halfway, it never learns whether the append failed.
+    ///
+    /// # Errors
+    /// `Full` when the log's queue or the index of ids is full: nothing was written. `Io` when the
+    /// log failed: nothing is acknowledged, the request may be sent again.
+    pub(crate) async fn admit(&self, parts: &[Part]) -> Result<Admitted, StorageError> {
+        loop {
+            self.ensure_recovered().await?;
+            if let Some(queued) = self.decide(parts)? {
+                return self.settle(queued).await;
+            }
+        }
+    }
+
+    async fn ensure_recovered(&self) -> Result<(), StorageError> {
+        if self.state.lock().is_some() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.recovering.lock().await;
+        if self.state.lock().is_some() {
+            return Ok(());
+        }
+        // Without state nothing new is queued; what is on its way has to end first.
+        let mut progress = self.progress.subscribe();
+        if progress.wait_for(|p| p.in_flight == 0).await.is_err() {
+            return Err(StorageError::Closed { what: "admission".into() });
+        }
+        let recovered = recover(&self.stream, self.log.as_ref(), self.clock.now_us()).await?;
+        tracing::info!(stream = %self.stream.name, head = %self.log.head(), "read the admission state from the log");
+        let state = State { partitions: recovered.partitions, last_append_us: recovered.last_append_us };
+        *self.state.lock() = Some(state);
+        Ok(())
+    }
+
+    /// Decides and queues; none if the state has to be read again first.
+    fn decide(&self, parts: &[Part]) -> Result<Option<Queued>, StorageError> {
+        let mut guard = self.state.lock();
+        let Some(state) = guard.as_mut() else { return Ok(None) };
+        let now_us = self.clock.now_us().max(state.last_append_us);
+        self.check_room(state, parts, now_us)?;
+        let mut admitted = Admitted { accepted: 0, duplicates: 0, cut: Cut::zero(self.log.partitions()) };
+        let mut appends = vec![];
+        let mut undo = vec![];
+        for part in parts {
+            let partition = &mut state.partitions[part.partition as usize];
+            let (rows, taken) = match self.decide_part(partition, part, now_us) {
+                Ok(decided) => decided,
+                Err(error) => {
+                    *guard = None;
+                    return Err(our_bug(error));
+                }
+            };
+            admitted.accepted += rows.num_rows() as u64;
+            admitted.duplicates += (part.rows.num_rows() - rows.num_rows()) as u64;
+            admitted.cut.set(part.partition, partition.next + rows.num_rows() as u64);
+            if rows.num_rows() > 0 {
+                appends.push((part.partition, rows));
+            }
+            undo.push(taken);
+        }
+        let failures_before = self.progress.borrow().failures;
+        if appends.is_empty() {
+            return Ok(Some(Queued { pending: None, admitted, failures_before }));
+        }
+        match self.log.append(appends) {
+            Ok(pending) => {
+                state.accept(parts, &admitted.cut, now_us);
+                self.progress.send_modify(|p| p.in_flight += 1);
+                Ok(Some(Queued { pending: Some(pending), admitted, failures_before }))
+            }
+            Err(error) => {
+                state.take_back(undo);
+                Err(error)
+            }
+        }
+    }
+
+    fn check_room(&self, state: &mut State, parts: &[Part], now_us: i64) -> Result<(), StorageError> {
+        let mut ids = 0;
+        for part in parts.iter().filter(|part| !part.identities.is_empty()) {
+            state.partitions[part.partition as usize].index.expire(now_us);
+            ids += part.identities.len();
+        }
+        ids += state.partitions.iter().map(|p| p.index.len()).sum::<usize>();
+        if ids <= self.ids_max {
+            return Ok(());
+        }
+        let what = format!("stream {}: index of the ids within dedup_horizon ({} at most)", self.stream.name, self.ids_max);
+        Err(StorageError::Full { what })
+    }
+
+    fn decide_part(
+        &self,
+        partition: &mut PartitionState,
+        part: &Part,
+        now_us: i64,
+    ) -> Result<(RecordBatch, Undo), ArrowError> {
+        let max_event_time_us = partition.max_event_time_us;
+        let mut chosen = Vec::with_capacity(part.identities.len());
+        let mut kept = Vec::with_capacity(part.identities.len());
+        for (row, identity) in (0_u32..).zip(&part.identities) {
+            if partition.index.keep(*identity, now_us) {
+                chosen.push(row);
+                kept.push(*identity);
+            }
+        }
+        let undo = Undo { partition: part.partition as usize, kept, max_event_time_us };
+        let rows = if chosen.len() == part.identities.len() {
+            part.rows.clone()
+        } else {
+            parts::gather(&part.rows, chosen)?
+        };
+        let (rows, max_after) = parts::stamp(&self.stream, &rows, now_us, max_event_time_us)?;
+        partition.max_event_time_us = max_after;
+        Ok((rows, undo))
+    }
+
+    async fn settle(&self, queued: Queued) -> Result<Admitted, StorageError> {
+        let mut admitted = queued.admitted;
+        if let Some(pending) = queued.pending {
+            match pending.durable().await {
+                Ok(placed) => {
+                    self.progress.send_modify(|p| p.in_flight -= 1);
+                    for (partition, range) in placed {
+                        admitted.cut.set(partition, range.end.max(admitted.cut.offset(partition)));
+                    }
+                }
+                Err(error) => {
+                    *self.state.lock() = None;
+                    self.progress.send_modify(|p| *p = Progress { in_flight: p.in_flight - 1, failures: p.failures + 1 });
+                    return Err(error);
+                }
+            }
+        }
+        self.wait_for_head(&admitted.cut, queued.failures_before).await?;
+        Ok(admitted)
+    }
+
+    /// Originals of duplicates may be on their way still: they have to arrive first.
+    async fn wait_for_head(&self, cut: &Cut, failures_before: u64) -> Result<(), StorageError> {
+        let (mut head, mut progress) = (self.log.watch_head(), self.progress.subscribe());
+        let arrived = async { head.wait_for(|head| cut.is_at_most(head)).await.is_ok() };
+        let failed = async { progress.wait_for(|p| p.failures != failures_before).await.is_err() };
+        tokio::select! {
+            biased;
+            arrived = arrived => if arrived { Ok(()) } else { Err(StorageError::Closed { what: "log".into() }) },
+            _ = failed => Err(StorageError::io(
+                format!("stream {}: an append that this one builds on", self.stream.name),
+                "it failed; nothing of this request is acknowledged",
+            )),
+        }
+    }
+}
+
+impl State {
+    fn accept(&mut self, parts: &[Part], cut: &Cut, now_us: i64) {
+        self.last_append_us = now_us;
+        for part in parts {
+            self.partitions[part.partition as usize].next = cut.offset(part.partition);
+        }
+    }
+
+    fn take_back(&mut self, undo: Vec<Undo>) {
+        for Undo { partition, kept, max_event_time_us } in undo {
+            let partition = &mut self.partitions[partition];
+            partition.max_event_time_us = max_event_time_us;
+            kept.into_iter().for_each(|identity| partition.index.forget(identity));
+        }
+    }
+}
+
+fn our_bug(error: ArrowError) -> StorageError {
+    StorageError::io("placing rows", error)
+}

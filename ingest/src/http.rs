@@ -1,0 +1,160 @@
+//! `POST /v1/streams/{stream}/events`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use schemas::{Code, Problem};
+use serde::Deserialize;
+
+use crate::payload::{Encoding, Format, too_large};
+use crate::service::{IngestAnswer, IngestOptions, IngestService, Payload, Reservation};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The routes of ingest.
+pub fn router(service: Arc<IngestService>) -> Router {
+    Router::new()
+        .route("/v1/streams/{stream}/events", post(events))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(service)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    wait: Option<Wait>,
+    mode: Option<Mode>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Wait {
+    Durable,
+    Visible,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    Quarantine,
+    Strict,
+}
+
+async fn events(
+    State(service): State<Arc<IngestService>>,
+    Path(stream): Path<String>,
+    parameters: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let parameters = match parameters {
+        Ok(Query(parameters)) => parameters,
+        Err(error) => return problem_response(&Problem::new(Code::BadRequest, format!("query: {}", error.body_text()))),
+    };
+    match take(&service, &stream, &parameters, &headers, body).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(problem) => problem_response(&problem),
+    }
+}
+
+async fn take(
+    service: &Arc<IngestService>,
+    stream: &str,
+    parameters: &Parameters,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<IngestAnswer, Problem> {
+    let content_type = header(headers, &CONTENT_TYPE)?.unwrap_or("application/x-ndjson");
+    let format = format_of(content_type)?;
+    let encoding = encoding_of(header(headers, &CONTENT_ENCODING)?.unwrap_or("identity"))?;
+    let options = IngestOptions {
+        strict: parameters.mode == Some(Mode::Strict),
+        wait_visible: parameters.wait == Some(Wait::Visible),
+        idempotency_key: header(headers, &IDEMPOTENCY_KEY)?.map(str::to_owned),
+    };
+    let mut reservation = service.reserve();
+    let bytes = read_body(body, headers, service.limits().body_bytes_max, &mut reservation).await?;
+    let payload = Payload { bytes, encoding, format, content_type: content_type.to_owned() };
+    service.ingest_reserved(stream, payload, options, reservation).await
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+    let text = headers.get(name).map(HeaderValue::to_str).transpose();
+    text.map_err(|_| Problem::new(Code::BadRequest, format!("header {name}: not ASCII")))
+}
+
+fn format_of(content_type: &str) -> Result<Format, Problem> {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "" | "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/octet-stream"
+        | "text/plain" => Ok(Format::Ndjson),
+        "application/json" => Ok(Format::Json),
+        _ => Err(Problem::new(Code::UnsupportedMediaType, format!("content type {content_type:?}: not understood"))
+            .with_hint("Content-Type: application/x-ndjson (an event a line) or application/json (an array)")),
+    }
+}
+
+fn encoding_of(content_encoding: &str) -> Result<Encoding, Problem> {
+    match content_encoding.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Ok(Encoding::Identity),
+        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+        "zstd" => Ok(Encoding::Zstd),
+        _ => {
+            let detail = format!("content encoding {content_encoding:?}: not understood");
+            Err(Problem::new(Code::UnsupportedMediaType, detail).with_hint("Content-Encoding: gzip, zstd or none"))
+        }
+    }
+}
+
+/// Reads the body within the limit; what is in memory is held by `reservation`.
+async fn read_body(
+    body: Body,
+    headers: &HeaderMap,
+    bytes_max: usize,
+    reservation: &mut Reservation,
+) -> Result<Bytes, Problem> {
+    let announced = header(headers, &CONTENT_LENGTH)?.and_then(|length| length.parse().ok()).unwrap_or(0_usize);
+    if announced > bytes_max {
+        return Err(too_large(bytes_max));
+    }
+    let mut chunks = body.into_data_stream();
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Problem::new(Code::BadRequest, "body: ended before its end"))?;
+        let bytes = first.len() + whole.len() + chunk.len();
+        if bytes > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        reservation.hold(bytes)?;
+        if first.is_empty() && whole.is_empty() {
+            // One chunk is the usual case for a small body: it is handed on as it is.
+            first = chunk;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.reserve(announced.max(bytes));
+            whole.extend_from_slice(&std::mem::take(&mut first));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+fn problem_response(problem: &Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = serde_json::to_vec(problem).unwrap_or_default();
+    let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
+    if let Some(seconds) = problem.retry_after_s {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}

@@ -1,0 +1,237 @@
+//! Ingest as a whole: from a body to an answer. Every way in (HTTP, files, the demo) calls it.
+//!
+//! Invariant: accepted + duplicates + quarantined = received, in every answer.
+
+mod answers;
+mod door;
+mod in_flight;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use schemas::problem::{RecordError, did_you_mean};
+use schemas::{Code, Limits, Problem, StreamDef};
+use serde::{Deserialize, Serialize};
+use storage::clock::Clock;
+use storage::layers::{Logs, Snapshots};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
+
+use self::answers::Answers;
+use self::door::Door;
+use self::in_flight::InFlight;
+pub use self::in_flight::Reservation;
+use crate::payload::{Encoding, Format};
+
+/// How long `wait=visible` waits.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Asked of `cli`: the streams as they stand in the catalogue.
+pub trait Streams: Send + Sync {
+    /// A stream by name.
+    fn stream(&self, name: &str) -> Option<Arc<StreamDef>>;
+
+    /// All names, for "did you mean".
+    fn names(&self) -> Vec<String>;
+}
+
+/// What a client sent.
+#[derive(Debug, Clone, Default)]
+pub struct Payload {
+    /// The body, as it came over the wire.
+    pub bytes: Bytes,
+    /// How it is compressed.
+    pub encoding: Encoding,
+    /// How its records are told apart.
+    pub format: Format,
+    /// As the client named it; kept with dead letters.
+    pub content_type: String,
+}
+
+/// How a client wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IngestOptions {
+    /// Write nothing if one record is bad.
+    pub strict: bool,
+    /// Answer when the events are in the views' answers, not when they are on disk.
+    pub wait_visible: bool,
+    /// A repeated request with the same key gets the same answer.
+    pub idempotency_key: Option<String>,
+}
+
+/// What became of a request. Fields may be added, never renamed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestAnswer {
+    /// Records in the request.
+    pub received: u64,
+    /// Records that are new in the log, durable.
+    pub accepted: u64,
+    /// Records that the log had already, durable.
+    pub duplicates: u64,
+    /// Bad records, kept in the dead letters, durable.
+    pub quarantined: u64,
+    /// Position token: a query with it as `at_least` sees all of it.
+    pub position: String,
+    /// The first bad records.
+    pub errors: Vec<RecordError>,
+}
+
+/// What ingest is made of.
+pub struct IngestParts {
+    /// The catalogue.
+    pub streams: Arc<dyn Streams>,
+    /// The open logs.
+    pub logs: Arc<dyn Logs>,
+    /// For `wait=visible`; none where the speed layer does not run.
+    pub snapshots: Option<Arc<dyn Snapshots>>,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Ingest of all streams.
+pub struct IngestService {
+    parts: IngestParts,
+    doors: Mutex<BTreeMap<Uuid, Arc<Door>>>,
+    answers: Answers,
+    in_flight: Arc<InFlight>,
+    /// One permit per core: decoding more at once only makes each slower.
+    cores: Semaphore,
+    /// Requests run here to their end, even if their client goes away.
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for IngestService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IngestService").field("in_flight", &self.in_flight).finish_non_exhaustive()
+    }
+}
+
+impl IngestService {
+    /// An idle service.
+    pub fn new(parts: IngestParts) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new(Self {
+            in_flight: InFlight::new(parts.limits.ingest_bytes_in_flight_max),
+            parts,
+            doors: Mutex::default(),
+            answers: Answers::default(),
+            cores: Semaphore::new(cores),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &Limits {
+        &self.parts.limits
+    }
+
+    /// An empty reservation: whoever reads a body holds what he has read.
+    pub fn reserve(&self) -> Reservation {
+        Reservation::new(&self.in_flight)
+    }
+
+    /// Takes a request that is in memory already.
+    ///
+    /// # Errors
+    /// `not_found`, `bad_request`, `payload_too_large`, `bad_records` (strict), `overloaded`,
+    /// `storage_unavailable`, `stale` (`wait_visible` took too long: the events are durable).
+    pub async fn ingest(
+        self: &Arc<Self>,
+        stream: &str,
+        payload: Payload,
+        options: IngestOptions,
+    ) -> Result<IngestAnswer, Problem> {
+        let mut reservation = self.reserve();
+        reservation.hold(payload.bytes.len())?;
+        self.ingest_reserved(stream, payload, options, reservation).await
+    }
+
+    /// [`IngestService::ingest`] of a payload that `reservation` holds.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ingest_reserved(
+        self: &Arc<Self>,
+        stream: &str,
+        payload: Payload,
+        options: IngestOptions,
+        reservation: Reservation,
+    ) -> Result<IngestAnswer, Problem> {
+        let door = self.door(stream)?;
+        let service = Arc::clone(self);
+        let work = self.tasks.spawn(async move {
+            let Some(key) = options.idempotency_key.clone() else {
+                return service.carry_out(&door, payload, &options, reservation).await;
+            };
+            let fingerprint = xxh3_128(&payload.bytes);
+            let work = || service.carry_out(&door, payload, &options, reservation);
+            service.answers.once(door.stream.id, &key, fingerprint, work).await
+        });
+        work.await.unwrap_or_else(|error| {
+            tracing::error!(%error, stream, "an ingest request panicked");
+            Err(Problem::new(Code::Internal, "ingest: the request failed; it may be sent again"))
+        })
+    }
+
+    /// Forgets what is in memory of a dropped stream.
+    pub fn forget(&self, stream: Uuid) {
+        self.doors.lock().remove(&stream);
+    }
+
+    /// Waits until every request that was begun has ended.
+    pub async fn close(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn carry_out(
+        &self,
+        door: &Door,
+        payload: Payload,
+        options: &IngestOptions,
+        mut reservation: Reservation,
+    ) -> Result<IngestAnswer, Problem> {
+        let decoded = {
+            let _core = self.cores.acquire().await.map_err(|_| Problem::new(Code::Cancelled, "ingest: is stopping"))?;
+            door.prepare(payload, options, &mut reservation).await?
+        };
+        let (answer, cut) = door.write(decoded).await?;
+        if options.wait_visible {
+            let Some(snapshots) = &self.parts.snapshots else {
+                return Err(Problem::new(Code::Unsupported, "wait=visible: this server computes no views"));
+            };
+            snapshots.snapshot(door.stream.id, Some(&cut), VISIBLE_TIMEOUT).await?;
+        }
+        Ok(answer)
+    }
+
+    fn door(&self, name: &str) -> Result<Arc<Door>, Problem> {
+        let Some(stream) = self.parts.streams.stream(name) else {
+            return Err(unknown_stream(name, &self.parts.streams.names()));
+        };
+        let mut doors = self.doors.lock();
+        if let Some(door) = doors.get(&stream.id) {
+            return Ok(Arc::clone(door));
+        }
+        let door = Arc::new(Door::open(stream, &self.parts)?);
+        doors.insert(door.stream.id, Arc::clone(&door));
+        Ok(door)
+    }
+}
+
+fn unknown_stream(name: &str, names: &[String]) -> Problem {
+    let problem = Problem::new(Code::NotFound, format!("stream {name}: not found"));
+    match did_you_mean(name, names.iter().map(String::as_str)) {
+        Some(similar) => problem.with_hint(format!("did you mean {similar}?")),
+        None => problem,
+    }
+}
