@@ -7,7 +7,9 @@
 pub mod catalog;
 pub mod certificates;
 pub mod clock;
+pub mod deltas;
 pub mod error;
+mod ipc;
 pub mod layers;
 pub mod log;
 pub mod manifests;

@@ -41,6 +41,8 @@ use self::table::{Outcome, Table};
 use crate::clock::Clock;
 use crate::error::StorageError;
 use crate::log::Frame;
+use crate::paths;
+use crate::store::Store;
 
 pub use self::file::MasterFile;
 pub use self::reader::{MasterFileReader, MasterRows};
@@ -107,14 +109,22 @@ impl Master {
     /// The store failed; the table's columns are not the stream's (`Damaged`); this is not a tokio
     /// runtime of several threads.
     pub async fn open(root: &Url, stream: &StreamDef, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StorageError> {
-        Self::open_in(place::store_of(root)?, root, stream, clock).await
+        Self::open_with(place::store_of(root)?, root, stream, clock).await
     }
 
-    /// [`Master::open`] with the object store of the whole bucket or file system that `root` is in.
+    /// [`Master::open`] at the stream's place in a store.
     ///
     /// # Errors
     /// Those of [`Master::open`].
-    pub async fn open_in(
+    pub async fn open_in(store: &Store, stream: &StreamDef, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StorageError> {
+        let path = paths::master(stream.id);
+        let root = store.url().join(&path).map_err(|e| StorageError::io(format!("resolving {path}"), e))?;
+        let objects = if store.local_path(&path).is_some() { place::store_of(&root)? } else { store.bucket() };
+        Self::open_with(objects, &root, stream, clock).await
+    }
+
+    /// `store` is the one of the whole bucket or file system that `root` is in.
+    async fn open_with(
         store: Arc<dyn ObjectStore>,
         root: &Url,
         stream: &StreamDef,

@@ -4,8 +4,7 @@
 //! after a power cut the newest commit of a table could be an empty file.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path as FsPath;
 
@@ -18,6 +17,8 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+
+use crate::store::durable;
 
 /// `LocalFileSystem` with the root `/`, but every put is fsynced before its name appears, and the
 /// name before the put returns.
@@ -33,7 +34,7 @@ impl DurableLocal {
     async fn put_durable(&self, location: &Path, payload: PutPayload, mode: PutMode) -> Result<PutResult> {
         let path = self.0.path_to_filesystem(location)?;
         let named = location.clone();
-        let written = tokio::task::spawn_blocking(move || write_durable(&path, &payload, &mode));
+        let written = tokio::task::spawn_blocking(move || write(&path, payload, &mode));
         match written.await {
             Ok(Ok(())) => Ok(PutResult { e_tag: None, version: None }),
             Ok(Err(source)) if source.kind() == ErrorKind::AlreadyExists => {
@@ -45,36 +46,12 @@ impl DurableLocal {
     }
 }
 
-/// Writes the bytes to a staged file, fsyncs it, gives it its name, fsyncs the folder.
-fn write_durable(path: &FsPath, payload: &PutPayload, mode: &PutMode) -> std::io::Result<()> {
-    let folder = path.parent().ok_or_else(|| std::io::Error::from(ErrorKind::InvalidInput))?;
-    // `#` and digits: names that `LocalFileSystem` leaves out of its lists.
-    let staged = path.with_added_extension(format!("tmp#{}", uuid::Uuid::new_v4().as_u128()));
-    std::fs::create_dir_all(folder)?;
-    let named = stage(&staged, payload).and_then(|()| match mode {
-        PutMode::Create => std::fs::hard_link(&staged, path).and_then(|()| std::fs::remove_file(&staged)),
-        PutMode::Overwrite | PutMode::Update(_) => std::fs::rename(&staged, path),
-    });
-    if let Err(error) = named {
-        // The staged file is in nobody's way; the first error is the one to report.
-        let _ = std::fs::remove_file(&staged);
-        return Err(error);
+fn write(path: &FsPath, payload: PutPayload, mode: &PutMode) -> std::io::Result<()> {
+    let bytes = Bytes::from(payload);
+    match mode {
+        PutMode::Create => durable::create_new(path, &bytes),
+        PutMode::Overwrite | PutMode::Update(_) => durable::replace(path, &bytes),
     }
-    sync_folder(folder)
-}
-
-fn stage(staged: &FsPath, payload: &PutPayload) -> std::io::Result<()> {
-    let mut file = File::create_new(staged)?;
-    for bytes in payload {
-        file.write_all(bytes)?;
-    }
-    file.sync_all()
-}
-
-/// Makes names in a folder durable.
-pub(super) fn sync_folder(folder: &FsPath) -> std::io::Result<()> {
-    // Windows cannot open folders, and needs no fsync for names.
-    if cfg!(windows) { Ok(()) } else { File::open(folder)?.sync_all() }
 }
 
 impl fmt::Display for DurableLocal {

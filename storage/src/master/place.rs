@@ -11,8 +11,9 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 use url::Url;
 
-use super::durable::{DurableLocal, sync_folder};
+use super::durable::DurableLocal;
 use crate::error::StorageError;
+use crate::store::durable::{create_folder, sync_folder};
 
 /// The folder of a table. Its functions block: they are for threads that may.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Place {
         let local = (root.scheme() == "file").then(|| root.to_file_path()).transpose();
         let local = local.map_err(|()| StorageError::io(format!("opening {root}"), "not a path of this machine"))?;
         if let Some(folder) = &local {
-            make_folder(folder).map_err(|e| StorageError::io(format!("making the folder {root}"), e))?;
+            create_folder(folder).map_err(|e| StorageError::io(format!("making the folder {root}"), e))?;
         }
         Ok(Self { root, store, handle, local })
     }
@@ -111,7 +112,8 @@ impl Place {
     /// Makes the names of finished files durable.
     pub(super) fn sync_names(&self) -> Result<(), StorageError> {
         let Some(folder) = &self.local else { return Ok(()) };
-        sync_folder(folder).map_err(|e| StorageError::io(format!("syncing {}", self.root), e))
+        // It syncs the folder that the file would be in.
+        sync_folder(&folder.join("_")).map_err(|e| StorageError::io(format!("syncing {}", self.root), e))
     }
 
     /// Removes a file.
@@ -136,16 +138,6 @@ impl Place {
         let first = self.wait(first).map_err(|e| StorageError::io(format!("listing {}", self.root), e))?;
         Ok(first.is_some())
     }
-}
-
-/// Makes a folder and the names of all the folders that it needed durable.
-fn make_folder(folder: &std::path::Path) -> std::io::Result<()> {
-    let missing: Vec<_> = folder.ancestors().take_while(|f| !f.exists()).collect();
-    std::fs::create_dir_all(folder)?;
-    for made in missing {
-        made.parent().map_or(Ok(()), sync_folder)?;
-    }
-    Ok(())
 }
 
 /// A file that is being written.
