@@ -1,0 +1,263 @@
+//! The platform: all roles wired together in one process. The only place where the layers meet.
+//!
+//! ```text
+//!  HTTP ─► ingest ─► log ─► speed ─┐            catalogue ─► registry: open streams, compiled views
+//!                     └──► landing ─► master ─► runs ─► manifests
+//!  HTTP ─► serving ◄─ snapshots ◄──┘◄──────────────────┘
+//! ```
+
+mod folder;
+mod health;
+mod http;
+mod registry;
+mod statements;
+mod static_tables;
+mod tasks;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use batch::{RunParts, RunService, Schedule};
+use ingest::service::{IngestParts, IngestService};
+use serving::engine::QueryEngine;
+use serving::http::HttpState;
+use speed::SpeedService;
+use storage::catalog::CatalogStore;
+use storage::clock::{Clock, SystemClock};
+use storage::deltas::DeltaStore;
+use storage::store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use folder::DataFolder;
+use registry::{Registry, RegistryParts};
+use statements::StatementService;
+use tasks::Tasks;
+
+/// How many ports after the configured one are tried when it is taken.
+const PORTS_TRIED: u16 = 20;
+
+/// A running platform. Dropping it does not stop it; [`Platform::stop`] does.
+#[derive(Debug)]
+pub struct Platform {
+    address: SocketAddr,
+    url: String,
+    token: String,
+    taken_port: Option<u16>,
+    engine: Arc<QueryEngine>,
+    ingest: Arc<IngestService>,
+    stop: CancellationToken,
+    work: Mutex<Option<JoinHandle<anyhow::Result<()>>>>,
+    folder: Arc<DataFolder>,
+}
+
+impl Platform {
+    /// Opens the data folder, recovers every stream, and listens.
+    ///
+    /// # Errors
+    /// The folder is in use by another process or damaged; no port is free.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        Self::start_with_clock(config, Arc::new(SystemClock)).await
+    }
+
+    /// [`Platform::start`] with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let folder = Arc::new(DataFolder::open(&config)?);
+        let (listener, taken_port) = listen(config.listen).await?;
+        let address = listener.local_addr()?;
+        let metrics = http::metrics()?;
+        let wired = wire(&config, &folder, clock).await?;
+        let stop = CancellationToken::new();
+        let router = http::router(&wired, folder.token(), metrics);
+        let engine = Arc::clone(&wired.engine);
+        let ingest = Arc::clone(&wired.ingest);
+        let url = format!("http://{address}");
+        folder.announce(&url)?;
+        let work = tokio::spawn(run(wired, router, listener, stop.clone()));
+        Ok(Self {
+            address,
+            url,
+            token: folder.token().to_owned(),
+            taken_port,
+            engine,
+            ingest,
+            stop,
+            work: Mutex::new(Some(work)),
+            folder,
+        })
+    }
+
+    /// `http://127.0.0.1:4480`
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The admin token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The configured port, if another one had to be used because it is taken.
+    pub fn taken_port(&self) -> Option<u16> {
+        self.taken_port
+    }
+
+    /// The file that holds the admin token.
+    pub fn token_file(&self) -> std::path::PathBuf {
+        self.folder.token_file()
+    }
+
+    /// Answers queries without HTTP: for tests and measurements in the same process.
+    pub fn engine(&self) -> &Arc<QueryEngine> {
+        &self.engine
+    }
+
+    /// Takes events in without HTTP: for tests and measurements in the same process.
+    pub fn ingest(&self) -> &Arc<IngestService> {
+        &self.ingest
+    }
+
+    /// Waits until the platform ends: after [`Platform::stop`], or because a part of it failed.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn wait(&self) -> anyhow::Result<()> {
+        match self.work.lock().await.take() {
+            Some(work) => work.await.context("the platform stopped abnormally")?,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes no more requests, checkpoints, and ends.
+    ///
+    /// # Errors
+    /// What failed on the way; nothing acknowledged is lost by that.
+    pub async fn stop(&self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.wait().await
+    }
+
+    /// What ends the platform when it is cancelled.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+}
+
+/// The configured address, or the next free port.
+async fn listen(wanted: SocketAddr) -> anyhow::Result<(TcpListener, Option<u16>)> {
+    let mut address = wanted;
+    for _ in 0..=PORTS_TRIED {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok((listener, (address.port() != wanted.port()).then_some(wanted.port()))),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && address.port() < u16::MAX => {
+                address.set_port(address.port() + 1);
+            }
+            Err(error) => return Err(error).with_context(|| format!("listening on {address}")),
+        }
+    }
+    anyhow::bail!("ports {} to {} are all taken: choose another one with --listen", wanted.port(), address.port())
+}
+
+/// Everything that runs.
+pub(crate) struct Wired {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) speed: Arc<SpeedService>,
+    pub(crate) runs: Arc<RunService>,
+    pub(crate) schedule: Schedule,
+    pub(crate) ingest: Arc<IngestService>,
+    pub(crate) engine: Arc<QueryEngine>,
+    pub(crate) statements: Arc<StatementService>,
+    pub(crate) tasks: Tasks,
+}
+
+async fn wire(config: &Config, folder: &Arc<DataFolder>, clock: Arc<dyn Clock>) -> anyhow::Result<Wired> {
+    let store = Store::open(config.object_store_url()?.as_str())?;
+    store.sweep().await?;
+    let catalog = Arc::new(CatalogStore::open(store.clone()).await?);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let limits = config.limits.clone();
+    let speed = SpeedService::new(DeltaStore::new(store.clone()), Arc::clone(&clock), limits.clone(), cores);
+    let tasks = Tasks::new();
+    let registry = Registry::open(RegistryParts {
+        catalog: Arc::clone(&catalog),
+        store: store.clone(),
+        speed: Arc::clone(&speed),
+        clock: Arc::clone(&clock),
+        limits: limits.clone(),
+        folder: Arc::clone(folder),
+        tasks: tasks.clone(),
+    })
+    .await?;
+    let runs = Arc::new(RunService::new(RunParts {
+        views: Arc::clone(&registry) as _,
+        catalog: Arc::clone(&catalog),
+        store: store.clone(),
+        speed: Arc::clone(&speed) as _,
+        clock: Arc::clone(&clock),
+        limits: limits.clone(),
+        spill: folder.spill(),
+        threads: cores,
+    }));
+    let schedule = Schedule::new(Arc::clone(&registry) as _, Arc::clone(&runs) as _, Arc::clone(&clock));
+    let ingest = IngestService::new(IngestParts {
+        streams: Arc::clone(&registry) as _,
+        logs: Arc::clone(&registry) as _,
+        snapshots: Some(Arc::clone(&speed) as _),
+        clock: Arc::clone(&clock),
+        limits: limits.clone(),
+    });
+    let engine = QueryEngine::new(serving::parts::Parts {
+        catalogs: catalog,
+        views: Arc::clone(&registry) as _,
+        snapshots: Arc::clone(&speed) as _,
+        runs: Arc::clone(&runs) as _,
+        logs: Arc::clone(&registry) as _,
+        store,
+        clock,
+        limits,
+        dead_letter_schema: ingest::dead_letters::dead_letter_schema(),
+    })?;
+    let statements =
+        Arc::new(StatementService::new(Arc::clone(&registry), Arc::clone(&runs), Arc::clone(&ingest)));
+    Ok(Wired { registry, speed, runs, schedule, ingest, engine, statements, tasks })
+}
+
+/// Runs all background work; the first failure stops the rest.
+async fn run(wired: Wired, router: axum::Router, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    let Wired { registry, speed, runs, schedule, ingest, tasks, .. } = wired;
+    let http_stop = stop.clone();
+    let background = CancellationToken::new();
+    tasks.spawn("speed", speed.run(background.clone()));
+    tasks.spawn("runs", runs.run(background.clone()));
+    tasks.spawn("schedule", schedule.run(background.clone()));
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move { http_stop.cancelled().await });
+    let serve = async { server.await.context("http") };
+    let result = tokio::select! {
+        served = serve => served,
+        failed = tasks.first_failure() => Err(failed),
+    };
+    stop.cancel();
+    ingest.close().await;
+    background.cancel();
+    registry.stop();
+    let ended = tasks.finish().await;
+    registry.close().await;
+    result.and(ended)
+}
+
+/// The state of the routes that serving owns.
+pub(crate) fn http_state(wired: &Wired) -> HttpState {
+    HttpState { engine: Arc::clone(&wired.engine), statements: Arc::clone(&wired.statements) as _ }
+}

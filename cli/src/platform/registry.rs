@@ -1,0 +1,254 @@
+//! What is open: logs, masters, compiled views, static tables. The catalogue says what should be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use batch::landing::LandingParts;
+use batch::{BatchView, Landing};
+use operators::{StaticTable, View, ViewSource};
+use parking_lot::RwLock;
+use schemas::problem::SqlPosition;
+use schemas::{Catalog, Limits, Problem, StreamDef, TableDef, ViewDef};
+use speed::{SpeedService, ViewInput};
+use storage::catalog::CatalogStore;
+use storage::clock::Clock;
+use storage::layers::Logs;
+use storage::log::{EmbeddedLog, EmbeddedLogConfig, Log};
+use storage::manifests::ManifestStore;
+use storage::master::Master;
+use storage::paths;
+use storage::store::Store;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::folder::DataFolder;
+use super::static_tables;
+use super::tasks::Tasks;
+
+/// Dead letters have one partition.
+const DEAD_LETTER_PARTITIONS: u32 = 1;
+
+/// What the registry works with.
+pub(crate) struct RegistryParts {
+    pub(crate) catalog: Arc<CatalogStore>,
+    pub(crate) store: Store,
+    pub(crate) speed: Arc<SpeedService>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) folder: Arc<DataFolder>,
+    pub(crate) tasks: Tasks,
+}
+
+/// An open stream.
+pub(crate) struct OpenStream {
+    pub(crate) def: Arc<StreamDef>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) dead_letters: Arc<dyn Log>,
+    pub(crate) landing: Arc<Landing>,
+    stop: CancellationToken,
+}
+
+/// Everything that is open in this process.
+pub(crate) struct Registry {
+    pub(crate) parts: RegistryParts,
+    streams: RwLock<BTreeMap<Uuid, Arc<OpenStream>>>,
+    views: RwLock<BTreeMap<Uuid, Arc<BatchView>>>,
+    /// Static tables by id and version.
+    tables: RwLock<BTreeMap<(Uuid, u32), Arc<StaticTable>>>,
+}
+
+impl Registry {
+    /// Opens everything that the catalogue names.
+    pub(crate) async fn open(parts: RegistryParts) -> anyhow::Result<Arc<Self>> {
+        let catalog = parts.catalog.current();
+        let registry = Arc::new(Self {
+            parts,
+            streams: RwLock::default(),
+            views: RwLock::default(),
+            tables: RwLock::default(),
+        });
+        for table in &catalog.tables {
+            let rows = static_tables::load(&registry.parts.store, table).await?;
+            registry.add_table(table, rows);
+        }
+        for stream in &catalog.streams {
+            let opened = registry.open_stream(stream, &catalog).await;
+            opened.with_context(|| format!("opening stream {}", stream.name))?;
+        }
+        Ok(registry)
+    }
+
+    async fn open_stream(&self, stream: &StreamDef, catalog: &Catalog) -> anyhow::Result<()> {
+        let open = self.prepare_stream(stream).await?;
+        let manifests = ManifestStore::new(self.parts.store.clone());
+        let mut inputs = vec![];
+        for def in catalog.views_of(stream.id) {
+            let view = self.compile(def, stream).map_err(|p| anyhow::anyhow!("view {}: {}", def.name, p.text()))?;
+            let kept = manifests.list(def.id).await?;
+            inputs.push(ViewInput { id: def.id, view: Arc::clone(&view.view), from: def.from.clone(), manifests: kept });
+            self.views.write().insert(def.id, Arc::new(view));
+        }
+        self.parts.speed.open(stream.clone(), Arc::clone(&open.log), &inputs).await?;
+        self.start_stream(open);
+        Ok(())
+    }
+
+    /// Opens the logs and the master of a stream; nothing runs yet.
+    pub(crate) async fn prepare_stream(&self, stream: &StreamDef) -> anyhow::Result<Arc<OpenStream>> {
+        let parts = &self.parts;
+        let log = self.open_log(stream, "records", stream.log_schema(), stream.partitions).await?;
+        let letters = ingest::dead_letters::dead_letter_schema();
+        let dead_letters = self.open_log(stream, "dead-letters", letters, DEAD_LETTER_PARTITIONS).await?;
+        let root = parts.store.url().join(&paths::master(stream.id))?;
+        let master = Master::open_in(parts.store.bucket(), &root, stream, Arc::clone(&parts.clock)).await?;
+        let (speed, id) = (Arc::downgrade(&parts.speed), stream.id);
+        let def = Arc::new(stream.clone());
+        let landing = Arc::new(Landing::new(LandingParts {
+            stream: Arc::clone(&def),
+            log: Arc::clone(&log),
+            master,
+            durable: Arc::new(move || speed.upgrade().and_then(|speed| speed.durable(id))),
+            clock: Arc::clone(&parts.clock),
+            limits: parts.limits.clone(),
+        }));
+        Ok(Arc::new(OpenStream { def, log, dead_letters, landing, stop: CancellationToken::new() }))
+    }
+
+    async fn open_log(
+        &self,
+        stream: &StreamDef,
+        kind: &str,
+        schema: arrow::datatypes::SchemaRef,
+        partitions: u32,
+    ) -> anyhow::Result<Arc<dyn Log>> {
+        let folder = self.parts.folder.log(stream.id, kind);
+        let incarnation = stream.incarnation;
+        let config = EmbeddedLogConfig {
+            segment_bytes: self.parts.limits.log_segment_bytes as u64,
+            tail_bytes_max: self.parts.limits.log_tail_bytes_max,
+            queue_bytes_max: self.parts.limits.ingest_bytes_in_flight_max,
+        };
+        let open = move || EmbeddedLog::open(&folder, schema, incarnation, partitions, &config);
+        let log: Arc<dyn Log> = tokio::task::spawn_blocking(open).await??;
+        Ok(log)
+    }
+
+    /// Makes a stream known and lands it from now on.
+    pub(crate) fn start_stream(&self, open: Arc<OpenStream>) {
+        self.parts.tasks.spawn("landing", Arc::clone(&open.landing).run(open.stop.clone()));
+        self.streams.write().insert(open.def.id, open);
+    }
+
+    /// Stops everything that works on a stream, and forgets it.
+    pub(crate) async fn close_stream(&self, id: Uuid) {
+        self.parts.speed.close(id);
+        let open = self.streams.write().remove(&id);
+        if let Some(open) = open {
+            open.stop.cancel();
+            open.log.close().await;
+            open.dead_letters.close().await;
+        }
+    }
+
+    /// All open streams, by id.
+    pub(crate) fn streams(&self) -> Vec<Arc<OpenStream>> {
+        self.streams.read().values().cloned().collect()
+    }
+
+    /// Tells the landings to stop.
+    pub(crate) fn stop(&self) {
+        self.streams().iter().for_each(|open| open.stop.cancel());
+    }
+
+    /// Closes the logs, once nothing appends any more.
+    pub(crate) async fn close(&self) {
+        for open in self.streams() {
+            open.log.close().await;
+            open.dead_letters.close().await;
+        }
+    }
+
+    /// Compiles a stored view with the tables that it is pinned to.
+    fn compile(&self, def: &ViewDef, stream: &StreamDef) -> Result<BatchView, Problem> {
+        let known = self.tables.read();
+        let tables: Vec<StaticTable> =
+            def.tables.iter().filter_map(|pinned| known.get(pinned).map(|table| StaticTable::clone(table))).collect();
+        drop(known);
+        let view = View::compile(&ViewSource {
+            sql: &def.sql,
+            position: SqlPosition { line: 1, column: 1 },
+            stream,
+            tables: &tables,
+            late: def.late.unwrap_or(stream.late),
+        })?;
+        Ok(BatchView { def: def.clone(), stream: Arc::new(stream.clone()), view, tables })
+    }
+
+    pub(crate) fn add_view(&self, view: BatchView) {
+        self.views.write().insert(view.def.id, Arc::new(view));
+    }
+
+    pub(crate) fn remove_view(&self, id: Uuid) {
+        self.views.write().remove(&id);
+    }
+
+    pub(crate) fn add_table(&self, def: &TableDef, rows: StaticTable) {
+        self.tables.write().insert((def.id, def.version), Arc::new(rows));
+    }
+
+    pub(crate) fn remove_table(&self, def: &TableDef) {
+        self.tables.write().remove(&(def.id, def.version));
+    }
+
+    pub(crate) fn table_version(&self, def: &TableDef) -> Option<Arc<StaticTable>> {
+        self.tables.read().get(&(def.id, def.version)).cloned()
+    }
+}
+
+impl Logs for Registry {
+    fn log(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
+        self.streams.read().get(&stream).map(|open| Arc::clone(&open.log))
+    }
+
+    fn dead_letters(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
+        self.streams.read().get(&stream).map(|open| Arc::clone(&open.dead_letters))
+    }
+}
+
+impl ingest::service::Streams for Registry {
+    fn stream(&self, name: &str) -> Option<Arc<StreamDef>> {
+        self.streams.read().values().find(|open| open.def.name == name).map(|open| Arc::clone(&open.def))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.streams.read().values().map(|open| open.def.name.clone()).collect()
+    }
+}
+
+impl batch::Views for Registry {
+    fn view(&self, name: &str) -> Option<Arc<BatchView>> {
+        self.views.read().values().find(|view| view.def.name == name).cloned()
+    }
+
+    fn views(&self) -> Vec<Arc<BatchView>> {
+        let mut views: Vec<_> = self.views.read().values().cloned().collect();
+        views.sort_by(|a, b| a.def.name.cmp(&b.def.name));
+        views
+    }
+
+    fn landing(&self, stream: Uuid) -> Option<Arc<Landing>> {
+        self.streams.read().get(&stream).map(|open| Arc::clone(&open.landing))
+    }
+}
+
+impl serving::parts::Views for Registry {
+    fn view(&self, id: Uuid) -> Option<Arc<View>> {
+        self.views.read().get(&id).map(|view| Arc::clone(&view.view))
+    }
+
+    fn table(&self, id: Uuid) -> Option<Arc<StaticTable>> {
+        let newest = self.tables.read().range((id, 0)..=(id, u32::MAX)).next_back().map(|(_, table)| Arc::clone(table));
+        newest
+    }
+}

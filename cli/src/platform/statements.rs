@@ -1,0 +1,92 @@
+//! Carries out every statement that is not a query. One at a time: the catalogue has one writer.
+
+mod create;
+mod drop;
+mod show;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use batch::RunService;
+use ingest::service::IngestService;
+use schemas::documents::run::{RunKind, RunState, RunTrigger};
+use schemas::statement::{Placed, Statement};
+use schemas::{Code, Problem};
+use serving::parts::{StatementAnswer, Statements};
+use storage::layers::Runs;
+use tokio::sync::Mutex;
+
+use super::registry::Registry;
+
+/// How long `REFRESH MATERIALIZED VIEW` waits for its run between looks.
+const RUN_WAIT: Duration = Duration::from_secs(60);
+
+/// Statements over the registry.
+pub(crate) struct StatementService {
+    registry: Arc<Registry>,
+    runs: Arc<RunService>,
+    ingest: Arc<IngestService>,
+    changing: Mutex<()>,
+}
+
+impl StatementService {
+    pub(crate) fn new(registry: Arc<Registry>, runs: Arc<RunService>, ingest: Arc<IngestService>) -> Self {
+        Self { registry, runs, ingest, changing: Mutex::new(()) }
+    }
+
+    async fn refresh(&self, name: &str, incremental: bool) -> Result<StatementAnswer, Problem> {
+        let kind = if incremental { RunKind::Incremental } else { RunKind::Full };
+        let mut run = self.runs.start(name, kind, RunTrigger::Manual).await?;
+        while !run.state.is_final() {
+            run = self.runs.run(run.id, Some(RUN_WAIT)).await?;
+        }
+        let verdict = run.verdict.map_or("no certificate", schemas::Verdict::as_str);
+        match run.state {
+            RunState::Succeeded => Ok(message(format!("run {} of {name} succeeded: {verdict}", run.id))),
+            state => {
+                let why = run.error.unwrap_or_else(|| verdict.to_owned());
+                Err(Problem::new(Code::ComputationFailed, format!("run {} of {name}: {state:?}: {why}", run.id)))
+            }
+        }
+    }
+}
+
+/// An answer of one line.
+pub(super) fn message(text: impl Into<String>) -> StatementAnswer {
+    StatementAnswer { message: text.into(), rows: None }
+}
+
+#[async_trait]
+impl Statements for StatementService {
+    async fn execute(
+        &self,
+        placed: &Placed,
+        files: &BTreeMap<String, String>,
+        dry_run: bool,
+    ) -> Result<StatementAnswer, Problem> {
+        match &placed.statement {
+            Statement::Refresh { name, incremental } if !dry_run => return self.refresh(name, *incremental).await,
+            Statement::Show(kind) => return self.show(*kind),
+            Statement::ShowCreate { kind, name } => return self.show_create(*kind, name),
+            _ => {}
+        }
+        let _one_at_a_time = self.changing.lock().await;
+        match &placed.statement {
+            Statement::CreateStream(create) => self.create_stream(create, dry_run).await,
+            Statement::CreateView(create) => self.create_view(create, &placed.text, dry_run).await,
+            Statement::CreateTable(create) => self.create_table(create, files, dry_run).await,
+            Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists, dry_run).await,
+            Statement::Rollback { name, run } if !dry_run => {
+                let manifest = self.runs.rollback(name, *run).await?;
+                Ok(message(format!("{name} is back at run {}", manifest.run)))
+            }
+            Statement::Refresh { name, .. } | Statement::Rollback { name, .. } => {
+                self.known_view(name)?;
+                Ok(message("ok"))
+            }
+            other => Err(Problem::new(Code::Internal, format!("not a statement for the catalogue: {other:?}"))),
+        }
+    }
+}

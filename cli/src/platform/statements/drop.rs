@@ -1,0 +1,129 @@
+//! `DROP`: refused while something depends on it.
+
+use schemas::statement::ObjectKind;
+use schemas::{Code, Problem, ViewDef};
+use serving::parts::StatementAnswer;
+use storage::deltas::DeltaStore;
+use storage::paths;
+
+use super::{StatementService, message};
+
+impl StatementService {
+    pub(super) async fn drop(
+        &self,
+        kind: ObjectKind,
+        name: &str,
+        if_exists: bool,
+        dry_run: bool,
+    ) -> Result<StatementAnswer, Problem> {
+        let catalog = self.registry.parts.catalog.current();
+        let exists = match kind {
+            ObjectKind::Stream => catalog.stream(name).is_some(),
+            ObjectKind::Table => catalog.table(name).is_some(),
+            ObjectKind::View => catalog.view(name).is_some(),
+        };
+        if !exists && if_exists {
+            return Ok(message(format!("there is no {} {name}", word(kind))));
+        }
+        if !exists {
+            return Err(self.unknown(kind, name));
+        }
+        self.check_unused(kind, name)?;
+        if dry_run {
+            return Ok(message(format!("would drop {} {name}", word(kind))));
+        }
+        match kind {
+            ObjectKind::Stream => self.drop_stream(name).await?,
+            ObjectKind::Table => self.drop_table(name).await?,
+            ObjectKind::View => self.drop_view(name).await?,
+        }
+        Ok(message(format!("dropped {} {name}", word(kind))))
+    }
+
+    fn check_unused(&self, kind: ObjectKind, name: &str) -> Result<(), Problem> {
+        let catalog = self.registry.parts.catalog.current();
+        let uses = |view: &&ViewDef| match kind {
+            ObjectKind::Stream => catalog.stream(name).is_some_and(|stream| view.stream == stream.id),
+            ObjectKind::Table => {
+                catalog.table(name).is_some_and(|table| view.tables.iter().any(|(id, _)| *id == table.id))
+            }
+            ObjectKind::View => false,
+        };
+        let users: Vec<&str> = catalog.views.iter().filter(uses).map(|view| view.name.as_str()).collect();
+        if users.is_empty() {
+            return Ok(());
+        }
+        let detail = format!("{} {name} is used by: {}", word(kind), users.join(", "));
+        Err(Problem::new(Code::InUse, detail).with_hint("DROP these views first"))
+    }
+
+    async fn drop_stream(&self, name: &str) -> Result<(), Problem> {
+        let parts = &self.registry.parts;
+        let removed = parts.catalog.update(|catalog| {
+            let index = catalog.streams.iter().position(|stream| stream.name == name);
+            Ok(index.map(|index| catalog.streams.remove(index)))
+        });
+        let Some(stream) = removed.await? else { return Ok(()) };
+        self.ingest.forget(stream.id);
+        self.registry.close_stream(stream.id).await;
+        // the catalogue no longer names these files: what cannot be removed is garbage, not data
+        let deltas = DeltaStore::new(parts.store.clone());
+        let mut failures = vec![];
+        failures.extend(deltas.remove_all(stream.id).await.err());
+        failures.extend(parts.store.delete_below(&paths::master(stream.id)).await.err());
+        for error in failures {
+            tracing::warn!(stream = name, %error, "files of a dropped stream were not removed");
+        }
+        if let Err(error) = tokio::fs::remove_dir_all(parts.folder.logs(stream.id)).await {
+            tracing::warn!(stream = name, %error, "the log of a dropped stream was not removed");
+        }
+        Ok(())
+    }
+
+    async fn drop_table(&self, name: &str) -> Result<(), Problem> {
+        let parts = &self.registry.parts;
+        let removed = parts.catalog.update(|catalog| {
+            let index = catalog.tables.iter().position(|table| table.name == name);
+            Ok(index.map(|index| catalog.tables.remove(index)))
+        });
+        let Some(table) = removed.await? else { return Ok(()) };
+        self.registry.remove_table(&table);
+        if let Err(error) = parts.store.delete_below(&paths::table_versions(table.id)).await {
+            tracing::warn!(table = name, %error, "files of a dropped table were not removed");
+        }
+        Ok(())
+    }
+
+    async fn drop_view(&self, name: &str) -> Result<(), Problem> {
+        use storage::layers::Runs;
+        let parts = &self.registry.parts;
+        for run in self.runs.runs(Some(name), usize::MAX).await? {
+            if !run.state.is_final() {
+                // it may have ended in between
+                let _ = self.runs.cancel(run.id).await;
+            }
+        }
+        let removed = parts.catalog.update(|catalog| {
+            let index = catalog.views.iter().position(|view| view.name == name);
+            Ok(index.map(|index| catalog.views.remove(index)))
+        });
+        let Some(view) = removed.await? else { return Ok(()) };
+        self.registry.remove_view(view.id);
+        if let Some(speed) = parts.speed.stream(view.stream) {
+            speed.remove_view(view.id);
+        }
+        if let Err(error) = parts.store.delete_below(&paths::view(view.id)).await {
+            tracing::warn!(view = name, %error, "files of a dropped view were not removed");
+        }
+        Ok(())
+    }
+}
+
+/// A kind in words.
+pub(super) fn word(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Stream => "stream",
+        ObjectKind::Table => "table",
+        ObjectKind::View => "view",
+    }
+}
