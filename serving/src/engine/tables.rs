@@ -1,0 +1,144 @@
+//! From a query's text to a plan over the tables that it names, all at one position.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+    TableProvider,
+};
+use datafusion::common::DataFusionError;
+use datafusion::config::Dialect;
+use datafusion::datasource::MemTable;
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::ParamValues;
+use schemas::{Catalog, Code, Problem};
+
+use super::{Covered, QueryEngine, QueryRequest, Referenced, SCHEMAS, Snapshots, resolve, schema_of, sql_problem};
+use crate::source::SnapshotStates;
+use crate::system;
+
+/// A query, bound to the snapshots that it will be answered from.
+pub(crate) struct Prepared {
+    pub(crate) session: SessionState,
+    pub(crate) plan: LogicalPlan,
+    pub(crate) covered: Vec<Covered>,
+}
+
+/// The tables of one query by schema and name.
+type Tables = BTreeMap<(String, String), Arc<dyn TableProvider>>;
+
+impl QueryEngine {
+    /// Parses a query, takes one snapshot per stream that it needs, and plans it.
+    pub(super) async fn prepare(
+        &self,
+        catalog: &Catalog,
+        request: &QueryRequest,
+        timeout: Duration,
+    ) -> Result<Prepared, Problem> {
+        let to_problem = |e: DataFusionError| sql_problem(&e, request);
+        let statement = self.base.sql_to_statement(&request.sql, &Dialect::PostgreSQL).map_err(to_problem)?;
+        let references = self.base.resolve_table_references(&statement).map_err(to_problem)?;
+        let mut snapshots = Snapshots::new(&self.parts, catalog, &request.at_least, timeout)?;
+        let (mut tables, mut covered) = (Tables::new(), vec![]);
+        for reference in references {
+            let referenced = resolve(catalog, &reference, &request.sql)?;
+            let table = self.table(catalog, &referenced, &mut snapshots, &mut covered).await?;
+            tables.insert((schema_of(&reference).to_owned(), reference.table().to_owned()), table);
+        }
+        let session = self.session(tables).map_err(to_problem)?;
+        let plan = session.statement_to_plan(statement).await.map_err(to_problem)?;
+        assert_read_only(&plan)?;
+        let plan = with_params(plan, request)?;
+        Ok(Prepared { session, plan, covered })
+    }
+
+    /// A session that sees these tables and nothing else.
+    fn session(&self, tables: Tables) -> Result<SessionState, DataFusionError> {
+        let list = MemoryCatalogProviderList::new();
+        let catalog = MemoryCatalogProvider::new();
+        let schemas: BTreeMap<&str, Arc<MemorySchemaProvider>> =
+            SCHEMAS.into_iter().map(|name| (name, Arc::new(MemorySchemaProvider::new()))).collect();
+        for ((schema, name), table) in tables {
+            if let Some(schema) = schemas.get(schema.as_str()) {
+                schema.register_table(name, table)?;
+            }
+        }
+        for (name, schema) in schemas {
+            catalog.register_schema(name, schema)?;
+        }
+        datafusion::catalog::CatalogProviderList::register_catalog(&list, "bifold".into(), Arc::new(catalog));
+        let mut session = self.base.clone();
+        session.register_catalog_list(Arc::new(list));
+        Ok(session)
+    }
+
+    async fn table(
+        &self,
+        catalog: &Catalog,
+        referenced: &Referenced,
+        snapshots: &mut Snapshots<'_>,
+        covered: &mut Vec<Covered>,
+    ) -> Result<Arc<dyn TableProvider>, Problem> {
+        match referenced {
+            Referenced::View(def, layer) => {
+                let one = snapshots.view(def, *layer).await?;
+                let (view, snapshot) = (Arc::clone(&one.view), Arc::clone(&one.snapshot));
+                let store = self.parts.store.inner();
+                let states = SnapshotStates::new(Arc::clone(&view), snapshot, *layer, store);
+                covered.push(one);
+                operators::merged::table(&view, Arc::new(states)).map_err(|e| internal(&e))
+            }
+            Referenced::Table(def) => {
+                let rows = self.parts.views.table(def.id);
+                let rows = rows.ok_or_else(|| {
+                    Problem::new(Code::NotReady, format!("table {} is being loaded", def.name))
+                })?;
+                in_memory(rows.rows.clone())
+            }
+            Referenced::Reconciliation(def) => in_memory(vec![system::reconciliation(&self.parts, def).await?]),
+            Referenced::DeadLetters(def) => in_memory(system::dead_letters(&self.parts, def).await?),
+            Referenced::System(name) => {
+                in_memory(vec![system::table(name, &self.parts, catalog, &self.history, snapshots).await?])
+            }
+        }
+    }
+}
+
+fn internal(error: &DataFusionError) -> Problem {
+    Problem::new(Code::Internal, error.to_string())
+}
+
+/// A table of rows that are there already; at least one batch, for the schema.
+fn in_memory(rows: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>, Problem> {
+    let Some(first) = rows.first() else { return Err(Problem::new(Code::Internal, "a table without a schema")) };
+    let table = MemTable::try_new(first.schema(), vec![rows]).map_err(|e| internal(&e))?;
+    Ok(Arc::new(table))
+}
+
+/// A query may read; nothing else (INTERFACES §6).
+fn assert_read_only(plan: &LogicalPlan) -> Result<(), Problem> {
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    options.verify_plan(plan).map_err(|error| {
+        let message = error.strip_backtrace();
+        let message = message.trim_start_matches("Error during planning: ");
+        Problem::new(Code::Unsupported, format!("a query only reads: {message}"))
+            .with_hint("queries are SELECT, WITH, VALUES, EXPLAIN and DESCRIBE")
+    })
+}
+
+fn with_params(plan: LogicalPlan, request: &QueryRequest) -> Result<LogicalPlan, Problem> {
+    let wanted = plan.get_parameter_names().map_err(|e| sql_problem(&e, request))?.len();
+    if wanted != request.params.len() {
+        let what = format!("the query has {wanted} parameters, params has {} values", request.params.len());
+        return Err(Problem::new(Code::BadRequest, what));
+    }
+    if wanted == 0 {
+        return Ok(plan);
+    }
+    plan.with_param_values(ParamValues::from(request.params.clone())).map_err(|e| sql_problem(&e, request))
+}

@@ -1,0 +1,88 @@
+//! The HTTP door: `/v1/sql`, `/v1/views`, `/v1/streams`, `/v1/runs`, `/v1/status` (INTERFACES §2).
+
+mod certificates;
+mod conditions;
+mod filter;
+mod runs;
+mod sql;
+mod status;
+mod streams;
+mod views;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use serde::Serialize;
+
+use crate::engine::QueryEngine;
+use crate::parts::Statements;
+use crate::problem::HttpProblem;
+use schemas::{Code, Problem};
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct HttpState {
+    /// Answers queries.
+    pub engine: Arc<QueryEngine>,
+    /// Carries out everything else.
+    pub statements: Arc<dyn Statements>,
+}
+
+impl std::fmt::Debug for HttpState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpState").finish_non_exhaustive()
+    }
+}
+
+/// What a handler answers.
+type Answer = Result<Response, HttpProblem>;
+
+/// All routes of serving. `cli` merges them with ingest's and adds tokens, health and metrics.
+pub fn router(state: HttpState) -> Router {
+    let body_bytes_max = state.engine.parts.limits.body_bytes_max;
+    Router::new()
+        .route("/v1/sql", post(sql::post).get(sql::get))
+        .route("/v1/views", get(views::list).post(views::create))
+        .route("/v1/views/{view}", get(views::look_up).delete(views::drop))
+        .route("/v1/views/{view}/runs", post(runs::start).get(runs::of_view))
+        .route("/v1/views/{view}/certificates", get(certificates::list))
+        .route("/v1/views/{view}/certificates/{run}", get(certificates::one))
+        .route("/v1/streams", get(streams::list).post(streams::create))
+        .route("/v1/streams/{stream}", get(streams::one).delete(streams::drop))
+        .route("/v1/runs", get(runs::list))
+        .route("/v1/runs/{id}", get(runs::one))
+        .route("/v1/runs/{id}", delete(runs::cancel))
+        .route("/v1/status", get(status::status))
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .with_state(state)
+}
+
+/// A JSON body from a request.
+fn parse_body<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_lowercase();
+    // what curl -d sends unless it is told otherwise
+    if !matches!(media_type.as_str(), "application/json" | "application/x-www-form-urlencoded") {
+        let what = format!("content type {media_type:?} is not understood");
+        return Err(Problem::new(Code::UnsupportedMediaType, what).with_hint("send application/json"));
+    }
+    serde_json::from_slice(body).map_err(|e| Problem::new(Code::BadRequest, format!("the body: {e}")))
+}
+
+/// A document as JSON.
+fn json<T: Serialize>(document: &T) -> Answer {
+    let bytes = serde_json::to_vec(document).map_err(|e| Problem::new(Code::Internal, format!("writing JSON: {e}")))?;
+    Ok(([(CONTENT_TYPE, "application/json")], bytes).into_response())
+}
+
+/// The parameters of a query string, in order.
+fn parameters(query: Option<&str>) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
+}

@@ -1,0 +1,139 @@
+//! Where a query's states come from: the published batch view's files, the ranges of the snapshot, or both.
+//!
+//! Parquet is read with the view's own state schema, page index and filter push-down (DESIGN §11).
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::common::{DFSchema, Result};
+use datafusion::config::TableParquetOptions;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::physical_plan::ExecutionPlan;
+use object_store::ObjectStore;
+use operators::{StateSource, View};
+use schemas::documents::manifest::Manifest;
+use storage::snapshot::ViewSnapshot;
+
+/// Under this URL the store is registered with DataFusion.
+pub(crate) const STORE_URL: &str = "bifold://store";
+
+/// Which side of a view is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// Batch ⊕ speed.
+    Merged,
+    /// The published batch view alone.
+    Batch,
+    /// What came after its cut, alone.
+    Speed,
+}
+
+impl Layer {
+    /// True if the batch view is read.
+    pub fn reads_batch(self) -> bool {
+        self != Self::Speed
+    }
+
+    /// True if deltas and tail are read.
+    pub fn reads_speed(self) -> bool {
+        self != Self::Batch
+    }
+}
+
+/// The states of one view in one snapshot.
+pub struct SnapshotStates {
+    view: Arc<View>,
+    snapshot: Arc<ViewSnapshot>,
+    layer: Layer,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl std::fmt::Debug for SnapshotStates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { snapshot, layer, .. } = self;
+        f.debug_struct("SnapshotStates").field("view", &snapshot.view).field("layer", layer).finish_non_exhaustive()
+    }
+}
+
+impl SnapshotStates {
+    /// The states of `layer`. The snapshot's coverage was asserted before.
+    pub fn new(view: Arc<View>, snapshot: Arc<ViewSnapshot>, layer: Layer, store: Arc<dyn ObjectStore>) -> Self {
+        Self { view, snapshot, layer, store }
+    }
+
+    fn batch(
+        &self,
+        session: &dyn Session,
+        manifest: &Manifest,
+        projection: &[usize],
+        filters: &[Expr],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut options = TableParquetOptions::default();
+        options.global = session.config_options().execution.parquet.clone();
+        let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
+        let reader = CachedParquetFileReaderFactory::new(Arc::clone(&self.store), cache);
+        let mut source = ParquetSource::new(self.view.state_schema())
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(reader))
+            .with_enable_page_index(true)
+            .with_pushdown_filters(true);
+        if let Some(predicate) = conjunction(filters.iter().cloned()) {
+            let schema = DFSchema::try_from(Arc::clone(self.view.state_schema()))?;
+            source = source.with_predicate(session.create_physical_expr(predicate, &schema)?);
+        }
+        let files: Vec<FileGroup> = manifest
+            .files
+            .iter()
+            .map(|file| FileGroup::new(vec![PartitionedFile::new(file.path.clone(), file.bytes)]))
+            .collect();
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(STORE_URL)?, Arc::new(source))
+            .with_file_groups(files)
+            .with_projection_indices(Some(projection.to_vec()))?
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    fn speed(&self, projection: &[usize], partitions: usize) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let states: Vec<&RecordBatch> =
+            self.snapshot.ranges.iter().flat_map(|range| &range.states).filter(|rows| rows.num_rows() > 0).collect();
+        if states.is_empty() {
+            return Ok(None);
+        }
+        let mut parts: Vec<Vec<RecordBatch>> = vec![vec![]; partitions.clamp(1, states.len())];
+        let count = parts.len();
+        for (index, rows) in states.into_iter().enumerate() {
+            parts[index % count].push(rows.clone());
+        }
+        let schema = Arc::clone(self.view.state_schema());
+        Ok(Some(MemorySourceConfig::try_new_exec(&parts, schema, Some(projection.to_vec()))?))
+    }
+}
+
+#[async_trait]
+impl StateSource for SnapshotStates {
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: &[usize],
+        filters: &[Expr],
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        let mut plans = vec![];
+        if self.layer.reads_batch()
+            && let Some(manifest) = self.snapshot.manifest.as_ref().filter(|manifest| !manifest.files.is_empty())
+        {
+            plans.push(self.batch(session, manifest, projection, filters)?);
+        }
+        if self.layer.reads_speed() {
+            plans.extend(self.speed(projection, session.config().target_partitions())?);
+        }
+        Ok(plans)
+    }
+}

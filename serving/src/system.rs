@@ -1,0 +1,90 @@
+//! The platform's own tables: `system.*`, `recon.<view>`, `dlq.<stream>`. Made when they are read.
+
+mod dead_letters;
+mod layers;
+mod overview;
+mod rows;
+
+use arrow::record_batch::RecordBatch;
+use schemas::{Catalog, Code, Problem, ViewDef};
+
+use crate::engine::{History, Snapshots};
+use crate::parts::Parts;
+use rows::Table;
+
+pub(crate) use dead_letters::dead_letters;
+pub(crate) use layers::layers;
+pub(crate) use overview::refresh_text;
+
+/// The tables of the schema `system`.
+pub(crate) const TABLES: [&str; 7] =
+    ["streams", "views", "runs", "certificates", "coverage", "queries", "ledger"];
+
+/// Runs, and certificates of one view, that are listed.
+const LISTED_MAX: usize = 1_000;
+
+/// One table of the schema `system`.
+pub(crate) async fn table(
+    name: &str,
+    parts: &Parts,
+    catalog: &Catalog,
+    history: &History,
+    snapshots: &mut Snapshots<'_>,
+) -> Result<RecordBatch, Problem> {
+    match name {
+        "streams" => overview::streams(catalog, snapshots).await,
+        "views" => overview::views(catalog, snapshots).await,
+        "runs" => overview::runs(parts).await,
+        "certificates" => overview::certificates(parts, catalog).await,
+        "queries" => overview::queries(history),
+        "coverage" => layers::coverage(catalog, snapshots).await,
+        "ledger" => layers::ledger(catalog, snapshots).await,
+        _ => Err(Problem::new(Code::NotFound, format!("there is no system table {name}"))),
+    }
+}
+
+/// `recon.<view>`: the newest certificate, one row per check.
+pub(crate) async fn reconciliation(parts: &Parts, view: &ViewDef) -> Result<RecordBatch, Problem> {
+    let mut table = Table::new(&[("run", "i"), ("check", "t"), ("ok", "b"), ("detail", "t")]);
+    let certificate = match parts.runs.certificate(&view.name, None).await {
+        Ok(certificate) => certificate,
+        Err(problem) if problem.code == Code::NotFound => return table.finish(),
+        Err(problem) => return Err(problem),
+    };
+    let mut check = |name: String, ok: bool, detail: String| {
+        table.int(certificate.run as i64).text(&name).truth(ok).text(&detail);
+    };
+    for input in &certificate.inputs {
+        let detail = format!(
+            "[{}, {}): landed {} {}, folded {} {}",
+            input.from, input.to, input.landed.records, input.landed.hash, input.folded.records, input.folded.hash
+        );
+        check(format!("input of partition {}", input.partition), input.equal, detail);
+    }
+    let ledger = &certificate.ledger;
+    let classes = format!(
+        "{} appended = {} counted + {} filtered + {} late, balance {}",
+        ledger.appended, ledger.batch.counted, ledger.batch.filtered, ledger.batch.late, ledger.balance
+    );
+    check("ledger".into(), ledger.balance == 0, classes);
+    let cells = &certificate.cells;
+    let skipped = cells.skipped.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    check("cells".into(), cells.differing == 0, format!("{} compared, {} differ{skipped}", cells.compared, cells.differing));
+    for sample in &cells.samples {
+        let what = format!("differs in {}", sample.columns.join(", "));
+        let record = sample.record.as_ref();
+        let record = record.map(|r| format!(": record {}:{} is {}", r.partition, r.offset, r.what)).unwrap_or_default();
+        check(format!("cell {}", sample.key.join(", ")), false, format!("{what}{record}"));
+    }
+    let oracle = &certificate.oracle;
+    let skipped = oracle.skipped.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    check("oracle".into(), oracle.differing == 0, format!("{} sampled, {} differ{skipped}", oracle.sampled, oracle.differing));
+    for explanation in &certificate.explanations {
+        check(format!("explanation: {}", explanation.reason), true, format!("{} events", explanation.events));
+    }
+    for violation in &certificate.violations {
+        check("violation".into(), false, violation.clone());
+    }
+    check("verdict".into(), certificate.violations.is_empty(), certificate.verdict.as_str().into());
+    table.finish()
+}

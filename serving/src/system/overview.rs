@@ -1,0 +1,198 @@
+//! `system.streams`, `system.views`, `system.runs`, `system.certificates`, `system.queries`.
+
+use arrow::record_batch::RecordBatch;
+use schemas::documents::run::RunDocument;
+use schemas::view::Refresh;
+use schemas::{Catalog, Problem};
+
+use super::rows::Table;
+use super::{LISTED_MAX, Parts};
+use crate::engine::{History, Snapshots};
+
+pub(super) async fn streams(catalog: &Catalog, snapshots: &mut Snapshots<'_>) -> Result<RecordBatch, Problem> {
+    let mut table = Table::new(&[
+        ("name", "t"),
+        ("id", "t"),
+        ("partitions", "i"),
+        ("primary_key", "t"),
+        ("time_column", "t"),
+        ("late", "t"),
+        ("records", "i"),
+        ("created_at", "z"),
+    ]);
+    for stream in &catalog.streams {
+        let records = snapshots.of(stream).await.ok().map(|snapshot| snapshot.to.total() as i64);
+        let late = format!("{:?}", stream.late).to_lowercase();
+        table
+            .text(&stream.name)
+            .text(&stream.id.to_string())
+            .int(i64::from(stream.partitions))
+            .text(&stream.primary_key.join(", "))
+            .maybe_text(stream.time_column.as_deref())
+            .text(&late)
+            .maybe_int(records)
+            .maybe_time(Some(stream.created_at_us));
+    }
+    table.finish()
+}
+
+/// A schedule as `CREATE` writes it.
+pub(crate) fn refresh_text(refresh: &Refresh) -> String {
+    match refresh {
+        Refresh::Cron { expression, time_zone } => format!("CRON '{expression}' TIME ZONE '{time_zone}'"),
+        Refresh::Every { interval_us } => format!("EVERY INTERVAL '{} seconds'", *interval_us as f64 / 1e6),
+        Refresh::Manual => "MANUAL".into(),
+        Refresh::Never => "NEVER".into(),
+    }
+}
+
+pub(super) async fn views(catalog: &Catalog, snapshots: &mut Snapshots<'_>) -> Result<RecordBatch, Problem> {
+    let mut table = Table::new(&[
+        ("name", "t"),
+        ("id", "t"),
+        ("version", "i"),
+        ("stream", "t"),
+        ("refresh", "t"),
+        ("ready", "b"),
+        ("run", "i"),
+        ("verdict", "t"),
+        ("published_at", "z"),
+        ("batch_cells", "i"),
+        ("speed_cells", "i"),
+        ("definition", "t"),
+        ("created_at", "z"),
+    ]);
+    for view in &catalog.views {
+        let Some(stream) = catalog.stream_by_id(view.stream) else { continue };
+        let taken = snapshots.of(stream).await.ok();
+        let snapshot = taken.as_ref().and_then(|taken| taken.views.get(&view.id));
+        let manifest = snapshot.and_then(|snapshot| snapshot.manifest.as_ref());
+        table
+            .text(&view.name)
+            .text(&view.id.to_string())
+            .int(i64::from(view.version))
+            .text(&stream.name)
+            .text(&refresh_text(&view.refresh))
+            .truth(snapshot.is_some_and(|snapshot| snapshot.has_history()))
+            .maybe_int(manifest.map(|manifest| manifest.run as i64))
+            .maybe_text(manifest.map(|manifest| manifest.verdict.as_str()))
+            .maybe_time(manifest.map(|manifest| manifest.published_at_us))
+            .maybe_int(manifest.map(|manifest| manifest.cells as i64))
+            .maybe_int(snapshot.map(|s| s.ranges.iter().map(|range| range.cells() as i64).sum()))
+            .text(&view.sql)
+            .maybe_time(Some(view.created_at_us));
+    }
+    table.finish()
+}
+
+/// `full`, `manual`, … as the stored document writes it.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+pub(super) async fn runs(parts: &Parts) -> Result<RecordBatch, Problem> {
+    let mut table = Table::new(&[
+        ("id", "i"),
+        ("view", "t"),
+        ("kind", "t"),
+        ("trigger", "t"),
+        ("state", "t"),
+        ("phase", "t"),
+        ("rows", "i"),
+        ("rows_total", "i"),
+        ("rows_per_second", "f"),
+        ("eta_ms", "i"),
+        ("queued_at", "z"),
+        ("started_at", "z"),
+        ("finished_at", "z"),
+        ("verdict", "t"),
+        ("error", "t"),
+    ]);
+    for run in &parts.runs.runs(None, LISTED_MAX).await? {
+        add_run(&mut table, run);
+    }
+    table.finish()
+}
+
+fn add_run(table: &mut Table, run: &RunDocument) {
+    table
+        .int(run.id as i64)
+        .text(&run.view)
+        .text(&word(&run.kind))
+        .text(&word(&run.trigger))
+        .text(&word(&run.state))
+        .text(&run.phase)
+        .int(run.rows as i64)
+        .int(run.rows_total as i64)
+        .maybe_float(Some(run.rows_per_second))
+        .maybe_int(run.eta_ms.map(|eta| eta as i64))
+        .maybe_time(Some(run.queued_at_us))
+        .maybe_time(run.started_at_us)
+        .maybe_time(run.finished_at_us)
+        .maybe_text(run.verdict.map(schemas::Verdict::as_str))
+        .maybe_text(run.error.as_deref());
+}
+
+pub(super) async fn certificates(parts: &Parts, catalog: &Catalog) -> Result<RecordBatch, Problem> {
+    let mut table = Table::new(&[
+        ("run", "i"),
+        ("view", "t"),
+        ("verdict", "t"),
+        ("base_run", "i"),
+        ("appended", "i"),
+        ("counted", "i"),
+        ("filtered", "i"),
+        ("late", "i"),
+        ("cells_compared", "i"),
+        ("cells_differing", "i"),
+        ("oracle_sampled", "i"),
+        ("oracle_differing", "i"),
+        ("violations", "t"),
+        ("audit_ms", "i"),
+        ("created_at", "z"),
+    ]);
+    for view in &catalog.views {
+        for one in &parts.runs.certificates(&view.name, LISTED_MAX).await? {
+            table
+                .int(one.run as i64)
+                .text(&one.view)
+                .text(one.verdict.as_str())
+                .maybe_int(one.base_run.map(|run| run as i64))
+                .int(one.ledger.appended as i64)
+                .int(one.ledger.batch.counted as i64)
+                .int(one.ledger.batch.filtered as i64)
+                .int(one.ledger.batch.late as i64)
+                .int(one.cells.compared as i64)
+                .int(one.cells.differing as i64)
+                .int(one.oracle.sampled as i64)
+                .int(one.oracle.differing as i64)
+                .text(&one.violations.join("; "))
+                .int(one.audit_ms as i64)
+                .maybe_time(Some(one.created_at_us));
+        }
+    }
+    table.finish()
+}
+
+pub(super) fn queries(history: &History) -> Result<RecordBatch, Problem> {
+    let mut table = Table::new(&[
+        ("id", "t"),
+        ("state", "t"),
+        ("started_at", "z"),
+        ("elapsed_ms", "f"),
+        ("rows", "i"),
+        ("cells_read", "i"),
+        ("sql", "t"),
+    ]);
+    for query in history.all() {
+        table
+            .text(&query.id.to_string())
+            .text(query.state)
+            .maybe_time(Some(query.started_at_us))
+            .maybe_float(query.elapsed_ms)
+            .maybe_int(query.rows.map(|rows| rows as i64))
+            .maybe_int(query.cells_read.map(|cells| cells as i64))
+            .text(&query.sql);
+    }
+    table.finish()
+}
