@@ -1,0 +1,28 @@
+# The menu. CI calls the same names, so a laptop and CI cannot differ.
+
+# what there is
+default:
+    @just --list
+
+# format, lints, documentation, licences: everything but the tests
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+    cargo deny check
+
+# all tests
+test:
+    cargo test --workspace
+
+# the story in the terminal
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
+
+# a benchmark: ingest | recompute | lookup | freshness | build
+bench WORK *ARGS:
+    benches/run.sh {{WORK}} {{ARGS}}
+
+# accept changed snapshots
+bless:
+    INSTA_UPDATE=always cargo test --workspace

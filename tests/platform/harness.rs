@@ -1,0 +1,148 @@
+//! A platform in this process, on a folder and a port of its own, and a client that speaks HTTP to it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bifold::config::Config;
+use bifold::platform::Platform;
+use serde_json::{Value, json};
+
+/// Waits are bounded by this; nothing here sleeps for a fixed time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running platform with its client.
+pub(crate) struct Server {
+    pub(crate) platform: Platform,
+    pub(crate) client: Client,
+}
+
+/// Configuration for a test: a free port, small intervals.
+pub(crate) fn config(folder: &Path) -> Config {
+    let mut config = Config {
+        data_dir: folder.to_owned(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        ..Config::default()
+    };
+    config.limits.checkpoint_interval_ms = 200;
+    config.limits.landing_interval_ms = 500;
+    config
+}
+
+impl Server {
+    pub(crate) async fn start(folder: &Path) -> Self {
+        Self::start_with(config(folder)).await
+    }
+
+    pub(crate) async fn start_with(config: Config) -> Self {
+        let platform = Platform::start(config).await.unwrap();
+        let client = Client::new(platform.url(), platform.token());
+        Self { platform, client }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.platform.stop().await.unwrap();
+    }
+}
+
+/// A client as a user would write it.
+#[derive(Clone)]
+pub(crate) struct Client {
+    url: String,
+    token: String,
+    http: reqwest::Client,
+}
+
+impl Client {
+    pub(crate) fn new(url: &str, token: &str) -> Self {
+        Self { url: url.to_owned(), token: token.to_owned(), http: reqwest::Client::new() }
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
+    }
+
+    /// Runs a script; panics with the server's words if it fails.
+    pub(crate) async fn sql(&self, sql: &str) -> Value {
+        self.try_sql(json!({ "sql": sql, "row_limit": 1_000_000 })).await.unwrap_or_else(|(status, problem)| {
+            panic!("{status}: {}\n{sql}", problem["detail"].as_str().unwrap_or_default())
+        })
+    }
+
+    pub(crate) async fn try_sql(&self, body: Value) -> Result<Value, (u16, Value)> {
+        let answer = self.request("POST", "/v1/sql").json(&body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await.unwrap();
+        if status == 200 { Ok(body) } else { Err((status, body)) }
+    }
+
+    /// The problem that a script must end with.
+    pub(crate) async fn refused(&self, sql: &str) -> Value {
+        match self.try_sql(json!({ "sql": sql })).await {
+            Err((_, problem)) => problem,
+            Ok(answer) => panic!("accepted: {sql}\n{answer}"),
+        }
+    }
+
+    pub(crate) async fn try_ingest(&self, stream: &str, body: impl Into<reqwest::Body>) -> Result<Value, (u16, Value)> {
+        let request = self.request("POST", &format!("/v1/streams/{stream}/events"));
+        let answer = request.header("content-type", "application/x-ndjson").body(body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await.unwrap();
+        if status == 200 { Ok(body) } else { Err((status, body)) }
+    }
+
+    pub(crate) async fn ingest(&self, stream: &str, body: impl Into<reqwest::Body>) -> Value {
+        self.try_ingest(stream, body).await.unwrap_or_else(|(status, problem)| panic!("{status}: {problem}"))
+    }
+
+    /// Triggers a run of a view and waits for its end; returns the run.
+    pub(crate) async fn run(&self, view: &str) -> Value {
+        let answer = self.request("POST", &format!("/v1/views/{view}/runs")).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let location = answer.headers().get("location").map(|l| l.to_str().unwrap().to_owned());
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(status, 202, "{body}");
+        self.wait_run(&location.expect("a Location header")).await
+    }
+
+    async fn wait_run(&self, location: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let run: Value =
+                self.request("GET", &format!("{location}?wait=10s")).send().await.unwrap().json().await.unwrap();
+            if !matches!(run["state"].as_str(), Some("queued" | "running")) {
+                return run;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the run did not end: {run}");
+        }
+    }
+
+    /// Waits until a view that was made over history answers.
+    pub(crate) async fn wait_ready(&self, view: &str) {
+        let begun = Instant::now();
+        loop {
+            match self.try_sql(json!({ "sql": format!("SELECT count(*) FROM {view}") })).await {
+                Ok(_) => return,
+                Err((503, _)) if begun.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(problem) => panic!("{problem:?}"),
+            }
+        }
+    }
+
+    pub(crate) async fn certificate(&self, view: &str, run: &Value) -> Value {
+        let path = format!("/v1/views/{view}/certificates/{}", run["id"]);
+        self.request("GET", &path).send().await.unwrap().json().await.unwrap()
+    }
+}
+
+/// The rows of an answer.
+pub(crate) fn rows(answer: &Value) -> &Vec<Value> {
+    answer["rows"].as_array().unwrap()
+}
+
+/// The one value of an answer with one row and one column.
+pub(crate) fn one(answer: &Value) -> &Value {
+    &rows(answer)[0][0]
+}

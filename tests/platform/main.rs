@@ -1,0 +1,15 @@
+//! Whole-platform tests: a platform in this process or as a child process, and an oracle that shares
+//! no code with it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod architecture;
+mod commits;
+mod crash;
+mod documents;
+mod first_use;
+mod harness;
+mod late;
+mod oracle;
+mod parity;
+mod reader;
+mod refusals;
