@@ -14,6 +14,11 @@ pub const SQL_BYTES_MAX: usize = 1_048_576;
 pub const RECORDS_MAX: usize = 1_048_576;
 /// Operators in a row in one SQL expression: bounds the depth of its syntax tree, and so the stack.
 pub const SQL_CHAIN_MAX: usize = 1_000;
+/// Brackets within brackets in an SQL statement.
+pub const SQL_NESTING_MAX: usize = 32;
+/// Tokens that the SQL parser may look at in one statement. It reads the arguments of a call twice
+/// (three times in `CAST` and `CASE`), so calls within calls double the work with each level.
+pub const SQL_PARSE_STEPS_MAX: u64 = 4_194_304;
 /// Errors that an ingest answer lists.
 pub const ERRORS_LISTED_MAX: usize = 100;
 /// Differing cells that a certificate lists.

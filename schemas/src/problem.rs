@@ -77,10 +77,7 @@ impl Code {
 
     /// True if the same request may succeed later.
     pub fn is_retryable(self) -> bool {
-        matches!(
-            self,
-            Self::Overloaded | Self::StorageUnavailable | Self::NotReady | Self::Stale | Self::Timeout
-        )
+        matches!(self, Self::Overloaded | Self::StorageUnavailable | Self::NotReady | Self::Stale | Self::Timeout)
     }
 
     /// As JSON has it.

@@ -1,22 +1,22 @@
 //! Bifold's own SQL statements. Everything else that only reads is handed on to DataFusion as it is.
 
-mod script;
-mod depth;
-mod cursor;
-mod names;
-pub mod interval;
-mod types;
 mod columns;
-mod options;
-mod refresh;
+mod commands;
 mod create_stream;
 mod create_table;
 mod create_view;
+mod cursor;
+mod depth;
+pub mod interval;
+mod names;
+mod options;
 mod query;
+mod refresh;
 mod refused;
-mod commands;
+mod script;
 #[cfg(test)]
 mod tests;
+mod types;
 
 pub use names::SCHEMAS;
 

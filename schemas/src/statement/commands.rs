@@ -10,9 +10,8 @@ use crate::problem::{Problem, did_you_mean};
 /// What `SHOW` shows.
 pub(super) const SHOW_HINT: &str = "there are SHOW STREAMS, SHOW TABLES, SHOW MATERIALIZED VIEWS, SHOW CREATE … name, \
                                     SHOW COLUMNS FROM name, SHOW ALL";
-const FIRST_WORDS: [&str; 11] = [
-    "SELECT", "WITH", "VALUES", "TABLE", "CREATE", "DROP", "SHOW", "REFRESH", "ROLLBACK", "EXPLAIN", "DESCRIBE",
-];
+const FIRST_WORDS: [&str; 11] =
+    ["SELECT", "WITH", "VALUES", "TABLE", "CREATE", "DROP", "SHOW", "REFRESH", "ROLLBACK", "EXPLAIN", "DESCRIBE"];
 const KINDS: [&str; 4] = ["STREAM", "SOURCE", "TABLE", "MATERIALIZED"];
 const KINDS_SHOWN: &str = "STREAM, TABLE or MATERIALIZED VIEW";
 

@@ -108,10 +108,9 @@ impl SqlOption {
         match self.value.as_str() {
             "include" => Ok(LatePolicy::Include),
             "drop" => Ok(LatePolicy::Drop),
-            other => Err(with_guess(
-                self.invalid(cursor, "'include' or 'drop'"),
-                did_you_mean(other, ["include", "drop"]),
-            )),
+            other => {
+                Err(with_guess(self.invalid(cursor, "'include' or 'drop'"), did_you_mean(other, ["include", "drop"])))
+            }
         }
     }
 

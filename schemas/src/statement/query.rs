@@ -11,8 +11,28 @@ use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
 
 /// Words whose slips of the pen are worth a guess.
 const WORDS: [&str; 22] = [
-    "SELECT", "FROM", "WHERE", "GROUP", "ORDER", "BY", "HAVING", "LIMIT", "OFFSET", "JOIN", "LEFT", "INNER", "UNION",
-    "DISTINCT", "BETWEEN", "INTERVAL", "FILTER", "OVER", "PARTITION", "VALUES", "WITH", "EXCEPT",
+    "SELECT",
+    "FROM",
+    "WHERE",
+    "GROUP",
+    "ORDER",
+    "BY",
+    "HAVING",
+    "LIMIT",
+    "OFFSET",
+    "JOIN",
+    "LEFT",
+    "INNER",
+    "UNION",
+    "DISTINCT",
+    "BETWEEN",
+    "INTERVAL",
+    "FILTER",
+    "OVER",
+    "PARTITION",
+    "VALUES",
+    "WITH",
+    "EXCEPT",
 ];
 
 /// True if a query begins here.

@@ -124,7 +124,8 @@ fn numeric(cursor: &mut Cursor<'_, '_>, position: SqlPosition) -> Result<SqlType
             Ok(SqlType::Numeric { precision, scale: digits })
         }
         _ => {
-            let detail = format!("NUMERIC({precision}, {scale}): the precision is 1 to 38, the scale 0 to the precision");
+            let detail =
+                format!("NUMERIC({precision}, {scale}): the precision is 1 to 38, the scale 0 to the precision");
             Err(cursor.problem_at(position, Code::InvalidSql, detail))
         }
     }
