@@ -8,9 +8,8 @@ CREATE STREAM commits (
   files INT,
   area TEXT,
   event_time TIMESTAMPTZ NOT NULL,
-  arrived_at TIMESTAMPTZ,
   PRIMARY KEY (id),                            -- identity of an event: the de-duplication key
-  WATERMARK FOR event_time AS event_time - INTERVAL '1 hour'
+  WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes'
 ) WITH (partitions = 4, dedup_horizon = '24 hours', late = 'include', on_bad_data = 'quarantine');
 
 -- MANUAL: recomputed when you say so (bifold run commits_per_day --wait).

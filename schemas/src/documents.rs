@@ -7,3 +7,6 @@ pub mod delta;
 pub mod ledger;
 pub mod manifest;
 pub mod run;
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,11 @@ pub const VIEW_PAGE_ROWS: usize = 1_000;
 /// Rows of a row group of a batch view.
 pub const VIEW_ROW_GROUP_ROWS: usize = 131_072;
 
+/// Bytes that a data page of a batch view aims at: pages of wide states have fewer rows.
+pub const VIEW_PAGE_BYTES: usize = 262_144;
+/// Bytes of decoded pages that an open batch view keeps.
+pub const VIEW_PAGE_CACHE_BYTES: usize = 32 * 1_048_576;
+
 /// Bounds that configuration may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

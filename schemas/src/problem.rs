@@ -254,3 +254,6 @@ pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) ->
         .min()
         .map(|(_, candidate)| candidate.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,8 @@ fn column(cursor: &mut Cursor<'_, '_>, list: &mut Columns) -> Result<(), Problem
 /// What may stand behind a column's type.
 fn constraint(cursor: &mut Cursor<'_, '_>, list: &mut Columns, declared: &mut Declared) -> Result<(), Problem> {
     let position = cursor.position();
-    if cursor.take(&["NOT", "NULL"]) {
+    if cursor.take(&["NOT"]) {
+        cursor.expect(&["NULL"])?;
         declared.column.nullable = false;
         return Ok(());
     }

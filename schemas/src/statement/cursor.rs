@@ -148,7 +148,8 @@ impl<'s, 'a> Cursor<'s, 'a> {
 
     /// A syntax error that looks for a slip of the pen among the words that may stand here.
     pub(super) fn expected_one_of(&self, what: &str, words: &[&str]) -> Problem {
-        let meant = self.word_at(0).and_then(|word| did_you_mean(word, words.iter().copied()));
+        let word = self.word_at(0).unwrap_or_default();
+        let meant = did_you_mean(word, words.iter().copied()).filter(|meant| !meant.eq_ignore_ascii_case(word));
         with_guess(self.expected(what), meant)
     }
 }

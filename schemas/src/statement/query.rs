@@ -43,6 +43,10 @@ pub(super) fn begins(cursor: &Cursor<'_, '_>) -> bool {
 
 /// Checks that these tokens are one query that only reads. `position` is where they begin.
 pub(super) fn check(script: &Script<'_>, tokens: &[usize], position: SqlPosition) -> Result<(), Problem> {
+    if tokens.is_empty() {
+        let detail = "expected a query, found the end of the statement";
+        return Err(Problem::new(Code::SyntaxError, detail).at(script.text, position));
+    }
     let mut parser = parser(script, tokens);
     let end = tokens.last().map_or(position, |last| script.position_after(*last));
     let parsed = parser.parse_query().and_then(|query| {

@@ -1,6 +1,7 @@
 //! Statements as users write them.
 
 mod accepted;
+mod examples;
 mod refused;
 mod robust;
 

@@ -1,0 +1,33 @@
+//! The example streams and views that come with the project.
+
+use rstest::rstest;
+
+use super::super::{CreateView, Statement};
+use super::all;
+
+#[rstest]
+#[case::commits(include_str!("../../../examples/commits.sql"), &["commits"], &["commits_per_day", "commits_per_hour", "commits_per_week"])]
+#[case::shop(
+    include_str!("../../../examples/shop.sql"),
+    &["clicks"],
+    &["revenue_per_minute", "revenue_per_minute_strict", "clicks_per_product", "funnel_per_hour"]
+)]
+#[case::ads(include_str!("../../../examples/ads.sql"), &["events"], &["campaign_views"])]
+fn example_is_read(#[case] sql: &str, #[case] streams: &[&str], #[case] views: &[&str]) {
+    let (mut found_streams, mut found_views) = (vec![], vec![]);
+    for placed in all(sql) {
+        match placed.statement {
+            Statement::CreateStream(stream) => {
+                assert!(stream.time_column.is_some() && stream.partitions == 4);
+                found_streams.push(stream.name);
+            }
+            Statement::CreateView(CreateView { name, .. }) => found_views.push(name),
+            Statement::CreateTable(table) => assert_eq!(table.file, "ads.csv"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(
+        (found_streams, found_views),
+        (streams.iter().map(ToString::to_string).collect(), views.iter().map(ToString::to_string).collect())
+    );
+}
