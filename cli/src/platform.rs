@@ -53,6 +53,7 @@ pub struct Platform {
     stop: CancellationToken,
     work: Mutex<Option<JoinHandle<anyhow::Result<()>>>>,
     folder: Arc<DataFolder>,
+    registry: Arc<Registry>,
 }
 
 impl Platform {
@@ -78,6 +79,7 @@ impl Platform {
         let router = http::router(&wired, folder.token(), metrics);
         let engine = Arc::clone(&wired.engine);
         let ingest = Arc::clone(&wired.ingest);
+        let registry = Arc::clone(&wired.registry);
         let url = format!("http://{address}");
         folder.announce(&url)?;
         let work = tokio::spawn(run(wired, router, listener, stop.clone()));
@@ -91,6 +93,7 @@ impl Platform {
             stop,
             work: Mutex::new(Some(work)),
             folder,
+            registry,
         })
     }
 
@@ -147,6 +150,19 @@ impl Platform {
     pub async fn stop(&self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.wait().await
+    }
+
+    /// Checkpoints a stream now, instead of when it is due: for measurements.
+    ///
+    /// # Errors
+    /// There is no such stream; the checkpoint failed.
+    pub async fn checkpoint(&self, stream: &str) -> anyhow::Result<()> {
+        let open = ingest::service::Streams::stream(self.registry.as_ref(), stream);
+        let stream = open.with_context(|| format!("there is no stream {stream}"))?;
+        let speed = &self.registry.parts.speed;
+        let cut = storage::layers::Speed::barrier(speed.as_ref(), stream.id).await?;
+        storage::layers::Speed::release_barrier(speed.as_ref(), stream.id, &cut);
+        Ok(())
     }
 
     /// What ends the platform when it is cancelled.

@@ -58,6 +58,12 @@ pub(crate) struct Registry {
     tables: RwLock<BTreeMap<(Uuid, u32), Arc<StaticTable>>>,
 }
 
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
 impl Registry {
     /// Opens everything that the catalogue names.
     pub(crate) async fn open(parts: RegistryParts) -> anyhow::Result<Arc<Self>> {
