@@ -33,6 +33,9 @@ use self::parts::Part;
 pub(crate) use self::recovery::last_append_time;
 use self::recovery::{PartitionState, recover};
 
+/// Requests up to this many rows are decided where they are: a hop to another thread costs more.
+const INLINE_ROWS_MAX: usize = 1_024;
+
 /// What the log has taken of a request; durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Admitted {
@@ -80,6 +83,15 @@ struct Queued {
     failures_before: u64,
 }
 
+/// Why nothing was queued.
+#[derive(Debug)]
+enum Refusal {
+    /// The state is as it was.
+    Unchanged(StorageError),
+    /// The state is of no use any more.
+    Bug(ArrowError),
+}
+
 /// How to take one part's decision back.
 struct Undo {
     partition: usize,
@@ -107,13 +119,25 @@ impl Admission {
     /// # Errors
     /// `Full` when the log's queue or the index of ids is full: nothing was written. `Io` when the
     /// log failed: nothing is acknowledged, the request may be sent again.
-    pub(crate) async fn admit(&self, parts: &[Part]) -> Result<Admitted, StorageError> {
+    pub(crate) async fn admit(self: &Arc<Self>, parts: Vec<Part>) -> Result<Admitted, StorageError> {
+        let parts: Arc<[Part]> = parts.into();
         loop {
             self.ensure_recovered().await?;
-            if let Some(queued) = self.decide(parts)? {
+            if let Some(queued) = self.decide_where_it_may_block(&parts).await? {
                 return self.settle(queued).await;
             }
         }
+    }
+
+    /// Many rows keep a thread busy for milliseconds (probes, the log's encoding): not one that
+    /// answers requests.
+    async fn decide_where_it_may_block(self: &Arc<Self>, parts: &Arc<[Part]>) -> Result<Option<Queued>, StorageError> {
+        if parts.iter().map(|part| part.rows.num_rows()).sum::<usize>() <= INLINE_ROWS_MAX {
+            return self.decide(parts);
+        }
+        let (admission, parts) = (Arc::clone(self), Arc::clone(parts));
+        let decided = tokio::task::spawn_blocking(move || admission.decide(&parts)).await;
+        decided.unwrap_or_else(|error| Err(StorageError::io("deciding what is new", error)))
     }
 
     async fn ensure_recovered(&self) -> Result<(), StorageError> {
@@ -137,23 +161,33 @@ impl Admission {
     }
 
     /// Decides and queues; none if the state has to be read again first.
+    ///
+    /// The state is out of its place meanwhile: whatever goes wrong, it is never half changed.
     fn decide(&self, parts: &[Part]) -> Result<Option<Queued>, StorageError> {
-        let mut guard = self.state.lock();
-        let Some(state) = guard.as_mut() else { return Ok(None) };
+        let mut place = self.state.lock();
+        let Some(mut state) = place.take() else { return Ok(None) };
+        match self.decide_with(&mut state, parts) {
+            Ok(queued) => {
+                *place = Some(state);
+                Ok(Some(queued))
+            }
+            Err(Refusal::Unchanged(error)) => {
+                *place = Some(state);
+                Err(error)
+            }
+            Err(Refusal::Bug(error)) => Err(StorageError::io("placing rows", error)),
+        }
+    }
+
+    fn decide_with(&self, state: &mut State, parts: &[Part]) -> Result<Queued, Refusal> {
         let now_us = self.clock.now_us().max(state.last_append_us);
-        self.check_room(state, parts, now_us)?;
+        self.check_room(state, parts, now_us).map_err(Refusal::Unchanged)?;
         let mut admitted = Admitted { accepted: 0, duplicates: 0, cut: Cut::zero(self.log.partitions()) };
         let mut appends = vec![];
         let mut undo = vec![];
         for part in parts {
             let partition = &mut state.partitions[part.partition as usize];
-            let (rows, taken) = match self.decide_part(partition, part, now_us) {
-                Ok(decided) => decided,
-                Err(error) => {
-                    *guard = None;
-                    return Err(our_bug(error));
-                }
-            };
+            let (rows, taken) = self.decide_part(partition, part, now_us).map_err(Refusal::Bug)?;
             admitted.accepted += rows.num_rows() as u64;
             admitted.duplicates += (part.rows.num_rows() - rows.num_rows()) as u64;
             admitted.cut.set(part.partition, partition.next + rows.num_rows() as u64);
@@ -164,17 +198,17 @@ impl Admission {
         }
         let failures_before = self.progress.borrow().failures;
         if appends.is_empty() {
-            return Ok(Some(Queued { pending: None, admitted, failures_before }));
+            return Ok(Queued { pending: None, admitted, failures_before });
         }
         match self.log.append(appends) {
             Ok(pending) => {
                 state.accept(parts, &admitted.cut, now_us);
                 self.progress.send_modify(|p| p.in_flight += 1);
-                Ok(Some(Queued { pending: Some(pending), admitted, failures_before }))
+                Ok(Queued { pending: Some(pending), admitted, failures_before })
             }
             Err(error) => {
                 state.take_back(undo);
-                Err(error)
+                Err(Refusal::Unchanged(error))
             }
         }
     }
@@ -189,7 +223,8 @@ impl Admission {
         if ids <= self.ids_max {
             return Ok(());
         }
-        let what = format!("stream {}: index of the ids within dedup_horizon ({} at most)", self.stream.name, self.ids_max);
+        let what =
+            format!("stream {}: index of the ids within dedup_horizon ({} at most)", self.stream.name, self.ids_max);
         Err(StorageError::Full { what })
     }
 
@@ -209,11 +244,8 @@ impl Admission {
             }
         }
         let undo = Undo { partition: part.partition as usize, kept, max_event_time_us };
-        let rows = if chosen.len() == part.identities.len() {
-            part.rows.clone()
-        } else {
-            parts::gather(&part.rows, chosen)?
-        };
+        let rows =
+            if chosen.len() == part.identities.len() { part.rows.clone() } else { parts::gather(&part.rows, chosen)? };
         let (rows, max_after) = parts::stamp(&self.stream, &rows, now_us, max_event_time_us)?;
         partition.max_event_time_us = max_after;
         Ok((rows, undo))
@@ -231,7 +263,8 @@ impl Admission {
                 }
                 Err(error) => {
                     *self.state.lock() = None;
-                    self.progress.send_modify(|p| *p = Progress { in_flight: p.in_flight - 1, failures: p.failures + 1 });
+                    self.progress
+                        .send_modify(|p| *p = Progress { in_flight: p.in_flight - 1, failures: p.failures + 1 });
                     return Err(error);
                 }
             }
@@ -271,8 +304,4 @@ impl State {
             kept.into_iter().for_each(|identity| partition.index.forget(identity));
         }
     }
-}
-
-fn our_bug(error: ArrowError) -> StorageError {
-    StorageError::io("placing rows", error)
 }

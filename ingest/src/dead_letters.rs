@@ -66,7 +66,8 @@ impl DeadLetters {
         bad: &[BadRecord],
         sender: &Sender,
     ) -> Result<Pending, StorageError> {
-        let recover = || async { last_append_time(self.log.as_ref(), 0).await.map(|last| Mutex::new(last.unwrap_or(i64::MIN))) };
+        let recover =
+            || async { last_append_time(self.log.as_ref(), 0).await.map(|last| Mutex::new(last.unwrap_or(i64::MIN))) };
         let last_append_us = self.last_append_us.get_or_try_init(recover).await?;
         let mut last_append_us = last_append_us.lock();
         let received_us = self.clock.now_us();

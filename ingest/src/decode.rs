@@ -9,10 +9,10 @@ pub(crate) mod cursor;
 pub(crate) mod number;
 mod record;
 mod rows;
-pub(crate) mod time;
-pub(crate) mod value;
 #[cfg(test)]
 mod tests;
+pub(crate) mod time;
+pub(crate) mod value;
 
 use std::ops::Range;
 
@@ -126,7 +126,11 @@ fn explain(stream: &StreamDef, limits: &Limits, fault: &Fault<'_>) -> Verdict {
         }
         Fault::Missing { column } => {
             let column = &stream.columns[*column].name;
-            ("missing_value", Some(column.clone()), format!("stream {name}: column {column}: is NOT NULL and has no value"))
+            (
+                "missing_value",
+                Some(column.clone()),
+                format!("stream {name}: column {column}: is NOT NULL and has no value"),
+            )
         }
     }
 }

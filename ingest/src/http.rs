@@ -57,7 +57,9 @@ async fn events(
 ) -> Response {
     let parameters = match parameters {
         Ok(Query(parameters)) => parameters,
-        Err(error) => return problem_response(&Problem::new(Code::BadRequest, format!("query: {}", error.body_text()))),
+        Err(error) => {
+            return problem_response(&Problem::new(Code::BadRequest, format!("query: {}", error.body_text())));
+        }
     };
     match take(&service, &stream, &parameters, &headers, body).await {
         Ok(answer) => Json(answer).into_response(),
@@ -94,7 +96,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
 fn format_of(content_type: &str) -> Result<Format, Problem> {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
-        "" | "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/octet-stream"
+        ""
+        | "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/octet-stream"
         | "text/plain" => Ok(Format::Ndjson),
         "application/json" => Ok(Format::Json),
         _ => Err(Problem::new(Code::UnsupportedMediaType, format!("content type {content_type:?}: not understood"))

@@ -128,7 +128,8 @@ fn balance(text: &[u8]) -> i64 {
 
 /// The elements of an array whose bracket ends before `at`.
 fn split_array(payload: &[u8], at: usize) -> Result<Vec<Range<usize>>, Problem> {
-    let unreadable = |what: &str, at: usize| Problem::new(Code::BadRequest, format!("body: JSON array: {what} at byte {at}"));
+    let unreadable =
+        |what: &str, at: usize| Problem::new(Code::BadRequest, format!("body: JSON array: {what} at byte {at}"));
     let mut records = Vec::new();
     let mut start = skip_space(payload, at);
     if payload.get(start) == Some(&b']') {
@@ -241,7 +242,10 @@ mod tests {
 
     #[test]
     fn too_many_records_are_too_large() {
-        for (payload, format) in [("1\n".repeat(RECORDS_MAX + 1), Format::Ndjson), (format!("[1{}]", ",1".repeat(RECORDS_MAX)), Format::Json)] {
+        for (payload, format) in [
+            ("1\n".repeat(RECORDS_MAX + 1), Format::Ndjson),
+            (format!("[1{}]", ",1".repeat(RECORDS_MAX)), Format::Json),
+        ] {
             assert_eq!(split(payload.as_bytes(), format).unwrap_err().code, Code::PayloadTooLarge);
         }
     }
@@ -256,13 +260,17 @@ mod tests {
     fn compressed_bodies_are_inflated_within_the_limit() {
         let plain = vec![b'x'; 10_000];
         let zstd: Bytes = zstd::encode_all(&plain[..], 1).unwrap().into();
-        for (body, encoding) in [(gzip(&plain), Encoding::Gzip), (zstd, Encoding::Zstd), (plain.clone().into(), Encoding::Identity)] {
+        for (body, encoding) in
+            [(gzip(&plain), Encoding::Gzip), (zstd, Encoding::Zstd), (plain.clone().into(), Encoding::Identity)]
+        {
             assert_eq!(inflate(body.clone(), encoding, 10_000).unwrap(), plain);
             assert_eq!(inflate(body, encoding, 9_999).unwrap_err().code, Code::PayloadTooLarge, "{encoding:?}");
         }
         let two_members: Bytes = [gzip(b"a"), gzip(b"b")].concat().into();
         assert_eq!(inflate(two_members, Encoding::Gzip, 1_000).unwrap(), "ab");
-        for (body, encoding) in [(&b"nonsense"[..], Encoding::Gzip), (b"nonsense", Encoding::Zstd), (&gzip(&plain)[..20], Encoding::Gzip)] {
+        for (body, encoding) in
+            [(&b"nonsense"[..], Encoding::Gzip), (b"nonsense", Encoding::Zstd), (&gzip(&plain)[..20], Encoding::Gzip)]
+        {
             assert_eq!(inflate(Bytes::copy_from_slice(body), encoding, 10_000).unwrap_err().code, Code::BadRequest);
         }
     }

@@ -97,7 +97,8 @@ impl MemoryLog {
     pub(crate) fn flush(&self, well: bool) {
         let mut inner = self.inner.lock();
         for (rows, done) in std::mem::take(&mut inner.queue) {
-            let result = if well { Ok(self.place(&mut inner, rows)) } else { Err(StorageError::io("fsync", "no disk")) };
+            let result =
+                if well { Ok(self.place(&mut inner, rows)) } else { Err(StorageError::io("fsync", "no disk")) };
             let _ = done.send(result);
         }
     }

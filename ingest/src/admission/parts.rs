@@ -28,11 +28,7 @@ pub(crate) struct Part {
 }
 
 /// Splits `rows` by the partition of their identities, in order of the partition.
-pub(crate) fn split(
-    stream: &StreamDef,
-    rows: RecordBatch,
-    identities: Vec<Identity>,
-) -> Result<Vec<Part>, ArrowError> {
+pub(crate) fn split(stream: &StreamDef, rows: RecordBatch, identities: Vec<Identity>) -> Result<Vec<Part>, ArrowError> {
     if rows.num_rows() == 0 {
         return Ok(vec![]);
     }

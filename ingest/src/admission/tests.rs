@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use schemas::column::{APPEND_TIME, MAX_EVENT_TIME};
 use storage::clock::ManualClock;
@@ -42,12 +42,12 @@ impl World {
     }
 
     async fn admit(&self, events: &[(&str, &str, i64)]) -> Result<(u64, u64), StorageError> {
-        self.admission.admit(&self.parts(events)).await.map(|a| (a.accepted, a.duplicates))
+        self.admission.admit(self.parts(events)).await.map(|a| (a.accepted, a.duplicates))
     }
 
     fn spawn(&self, events: &[(&str, &str, i64)]) -> tokio::task::JoinHandle<Result<Admitted, StorageError>> {
         let (admission, parts) = (Arc::clone(&self.admission), self.parts(events));
-        tokio::spawn(async move { admission.admit(&parts).await })
+        tokio::spawn(async move { admission.admit(parts).await })
     }
 
     fn times(&self, column: &str) -> Vec<Option<i64>> {
@@ -85,9 +85,9 @@ async fn the_first_of_an_id_wins_within_and_across_requests() {
 async fn the_cut_covers_what_is_new_and_the_originals_of_duplicates() {
     let world = World::new(4);
     let events = numbered(0..100);
-    let admitted = world.admission.admit(&world.parts(&borrowed(&events))).await.unwrap();
+    let admitted = world.admission.admit(world.parts(&borrowed(&events))).await.unwrap();
     assert_eq!(admitted.cut, world.log.head());
-    let again = world.admission.admit(&world.parts(&borrowed(&events[..1]))).await.unwrap();
+    let again = world.admission.admit(world.parts(&borrowed(&events[..1]))).await.unwrap();
     let touched: Vec<u64> = again.cut.0.iter().copied().filter(|offset| *offset > 0).collect();
     assert_eq!((again.duplicates, touched.len()), (1, 1));
     assert!(again.cut.is_at_most(&admitted.cut));
@@ -207,9 +207,7 @@ async fn the_index_is_bounded_and_its_room_comes_back() {
 async fn of_64_overlapping_requests_each_id_is_kept_once() {
     let world = World::new(4);
     let events = numbered(0..640);
-    let requests: Vec<_> = (0..64)
-        .map(|i| world.spawn(&borrowed(&events[i * 9..(i * 9 + 64).min(640)])))
-        .collect();
+    let requests: Vec<_> = (0..64).map(|i| world.spawn(&borrowed(&events[i * 9..(i * 9 + 64).min(640)]))).collect();
     let mut accepted = 0;
     for request in requests {
         let admitted = request.await.unwrap().unwrap();

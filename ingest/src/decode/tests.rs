@@ -116,12 +116,42 @@ fn a_value_is_typed_or_refused(#[case] sql_type: SqlType, #[case] value: &str, #
 #[case::torn(r#"{"id":"a","#, "bad_json", None, "stream s: not JSON: expected a string at byte 10")]
 #[case::trailing_comma(r#"{"id":"a",}"#, "bad_json", None, "stream s: not JSON: expected a string at byte 10")]
 #[case::no_comma(r#"{"id":"a" "b":1}"#, "bad_json", None, "stream s: not JSON: expected \",\" or \"}\" at byte 10")]
-#[case::two_on_a_line(r#"{"id":"a","event_time":1}{"id":"b"}"#, "bad_json", None, "stream s: not JSON: expected the end of the record at byte 25")]
-#[case::unknown_key_broken(r#"{"id":"a","x":[1,}"#, "bad_json", None, "stream s: not JSON: expected a value at byte 17")]
-#[case::missing(r#"{"event_time":1}"#, "missing_value", Some("id"), "stream s: column id: is NOT NULL and has no value")]
-#[case::null(r#"{"id":"a","event_time":null}"#, "missing_value", Some("event_time"), "stream s: column event_time: is NOT NULL and has no value")]
-#[case::wrong_type(r#"{"id":"a","files":"x","event_time":1}"#, "bad_value", Some("files"), "stream s: column files: expected INT, found \"x\"")]
-#[case::wrong_time(r#"{"id":"a","event_time":"soon"}"#, "bad_value", Some("event_time"), "stream s: column event_time: expected TIMESTAMPTZ, found \"soon\"")]
+#[case::two_on_a_line(
+    r#"{"id":"a","event_time":1}{"id":"b"}"#,
+    "bad_json",
+    None,
+    "stream s: not JSON: expected the end of the record at byte 25"
+)]
+#[case::unknown_key_broken(
+    r#"{"id":"a","x":[1,}"#,
+    "bad_json",
+    None,
+    "stream s: not JSON: expected a value at byte 17"
+)]
+#[case::missing(
+    r#"{"event_time":1}"#,
+    "missing_value",
+    Some("id"),
+    "stream s: column id: is NOT NULL and has no value"
+)]
+#[case::null(
+    r#"{"id":"a","event_time":null}"#,
+    "missing_value",
+    Some("event_time"),
+    "stream s: column event_time: is NOT NULL and has no value"
+)]
+#[case::wrong_type(
+    r#"{"id":"a","files":"x","event_time":1}"#,
+    "bad_value",
+    Some("files"),
+    "stream s: column files: expected INT, found \"x\""
+)]
+#[case::wrong_time(
+    r#"{"id":"a","event_time":"soon"}"#,
+    "bad_value",
+    Some("event_time"),
+    "stream s: column event_time: expected TIMESTAMPTZ, found \"soon\""
+)]
 fn a_bad_record_is_named(#[case] line: &str, #[case] code: &str, #[case] column: Option<&str>, #[case] message: &str) {
     let body = format!("{{\"id\":\"ok\",\"event_time\":1}}\n{line}\n{{\"id\":\"ok2\",\"event_time\":2}}\n");
     let decoded = decode_all(&stream("s", 1), &Limits::default(), body.as_bytes(), Format::Ndjson);
@@ -185,7 +215,10 @@ fn a_million_brackets_are_only_too_deep() {
     let limits = Limits { record_depth_max: usize::MAX, ..Limits::default() };
     for bracket in ["[", "{\"a\":"] {
         let body = format!(r#"{{"id":{}"#, bracket.repeat(200_000));
-        assert_eq!(decode_all(&stream("s", 1), &Limits::default(), body.as_bytes(), Format::Ndjson).bad[0].error.code, "too_deep");
+        assert_eq!(
+            decode_all(&stream("s", 1), &Limits::default(), body.as_bytes(), Format::Ndjson).bad[0].error.code,
+            "too_deep"
+        );
         assert_eq!(decode_all(&stream("s", 1), &limits, body.as_bytes(), Format::Ndjson).bad[0].error.code, "bad_json");
     }
 }
@@ -200,7 +233,10 @@ fn order_of_keys_may_change_and_the_last_of_two_counts() {
     assert_eq!(decoded.bad, vec![]);
     assert_eq!(decoded.rows.column(0).as_string_view().iter().flatten().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
     assert_eq!(decoded.rows.column(2).as_primitive::<Int32Type>().values(), &[1, 2, 3, 4]);
-    assert_eq!(decoded.rows.column(3).as_primitive::<TimestampMicrosecondType>().values(), &[1_000, 2_000, 3_000, 4_000]);
+    assert_eq!(
+        decoded.rows.column(3).as_primitive::<TimestampMicrosecondType>().values(),
+        &[1_000, 2_000, 3_000, 4_000]
+    );
 }
 
 fn wide_stream() -> StreamDef {
@@ -240,8 +276,9 @@ fn any_record() -> impl Strategy<Value = serde_json::Map<String, Json>> {
     let key = prop_oneof![4 => proptest::sample::select(vec!["t", "i", "l", "d", "n", "b", "j"]).prop_map(str::to_owned), 1 => ".{0,4}"];
     let typed = prop_oneof![
         proptest::collection::vec((key, any_json()), 0..6).prop_map(|pairs| pairs.into_iter().collect()),
-        (".{0,30}", any::<i32>(), any::<i64>(), -1e9..1e9_f64, any::<bool>(), any_json())
-            .prop_map(|(t, i, l, d, b, j)| json!({"t":t,"i":i,"l":l,"d":d,"n":d,"b":b,"j":j}).as_object().unwrap().clone()),
+        (".{0,30}", any::<i32>(), any::<i64>(), -1e9..1e9_f64, any::<bool>(), any_json()).prop_map(
+            |(t, i, l, d, b, j)| json!({"t":t,"i":i,"l":l,"d":d,"n":d,"b":b,"j":j}).as_object().unwrap().clone()
+        ),
     ];
     typed
 }
@@ -251,14 +288,16 @@ fn oracle(value: Option<&Json>, sql_type: SqlType) -> Result<Option<String>, ()>
     let Some(value) = value.filter(|v| sql_type == SqlType::Json || !v.is_null()) else { return Ok(None) };
     let whole = |json: &Json, min: i64, max: i64| {
         let number = match json {
-            Json::String(text) => serde_json::from_str::<serde_json::Number>(text).ok().filter(|n| n.to_string() == *text),
+            Json::String(text) => {
+                serde_json::from_str::<serde_json::Number>(text).ok().filter(|n| n.to_string() == *text)
+            }
             Json::Number(number) => Some(number.clone()),
             _ => None,
         };
         let number = number.ok_or(())?;
-        let integer = number.as_i64().or_else(|| {
-            number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9.2e18).map(|f| f as i64)
-        });
+        let integer = number
+            .as_i64()
+            .or_else(|| number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9.2e18).map(|f| f as i64));
         integer.filter(|i| (min..=max).contains(i)).map(|i| Some(i.to_string())).ok_or(())
     };
     match sql_type {

@@ -51,9 +51,8 @@ fn seconds(bytes: &[u8]) -> Option<(i64, i64, &[u8])> {
     if digits == 0 {
         return None;
     }
-    let fraction_us = (0..6).fold(0, |value, index| {
-        value * 10 + if index < digits { i64::from(rest[1 + index] - b'0') } else { 0 }
-    });
+    let fraction_us =
+        (0..6).fold(0, |value, index| value * 10 + if index < digits { i64::from(rest[1 + index] - b'0') } else { 0 });
     Some((second, fraction_us, &rest[1 + digits..]))
 }
 

@@ -42,11 +42,7 @@ impl From<Broken> for Misfit<'_> {
 /// Numbers may stand in quotes (JavaScript's 2^53 makes people do so); for TIMESTAMPTZ a number is
 /// milliseconds since the epoch. Nothing else is converted: an INT takes no `1.5`, a TEXT no `7`.
 #[inline]
-pub(crate) fn value<'a>(
-    cursor: &mut Cursor<'a>,
-    sql_type: SqlType,
-    depth_max: usize,
-) -> Result<Value<'a>, Misfit<'a>> {
+pub(crate) fn value<'a>(cursor: &mut Cursor<'a>, sql_type: SqlType, depth_max: usize) -> Result<Value<'a>, Misfit<'a>> {
     let start = cursor.at();
     let found = match (cursor.peek(), sql_type) {
         (Some(b'n'), _) if cursor.take_all(b"null") => return Ok(Value::Null),
@@ -107,9 +103,7 @@ fn from_number(number: RawNumber<'_>, sql_type: SqlType) -> Option<Value<'static
         SqlType::SmallInt => integer(number).filter(|v| i16::try_from(*v).is_ok()).map(Value::Integer),
         SqlType::TimestampTz => milliseconds(number).map(Value::Integer),
         SqlType::Double => number.text.parse().ok().filter(|v: &f64| v.is_finite()).map(Value::Float),
-        SqlType::Real => {
-            number.text.parse().ok().filter(|v: &f32| v.is_finite()).map(|v| Value::Float(f64::from(v)))
-        }
+        SqlType::Real => number.text.parse().ok().filter(|v: &f32| v.is_finite()).map(|v| Value::Float(f64::from(v))),
         SqlType::Numeric { precision, scale } => {
             let value = number::scaled(number.text, scale)?.value;
             let bound = 10_i128.checked_pow(u32::from(precision))?;
@@ -151,7 +145,8 @@ fn unescape_slowly(string: &RawString<'_>) -> Result<String, Broken> {
     let mut plain = String::with_capacity(string.text.len());
     let mut rest = string.text;
     while let Some(found) = rest.find('\\') {
-        let broken = || Broken::Syntax { expected: "an escape", at: string.at + string.text.len() - rest.len() + found };
+        let broken =
+            || Broken::Syntax { expected: "an escape", at: string.at + string.text.len() - rest.len() + found };
         plain.push_str(&rest[..found]);
         let (character, used) = escape(rest.as_bytes().get(found + 1..).unwrap_or_default()).ok_or_else(broken)?;
         plain.push(character);

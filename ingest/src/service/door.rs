@@ -26,7 +26,7 @@ const INLINE_BYTES_MAX: usize = 16_384;
 pub(crate) struct Door {
     pub(crate) stream: Arc<StreamDef>,
     limits: Arc<Limits>,
-    admission: Admission,
+    admission: Arc<Admission>,
     dead_letters: DeadLetters,
 }
 
@@ -49,7 +49,7 @@ impl Door {
         let clock = || Arc::clone(&parts.clock);
         Ok(Self {
             limits: Arc::new(parts.limits.clone()),
-            admission: Admission::new(Arc::clone(&stream), log, clock(), parts.limits.dedup_ids_max),
+            admission: Arc::new(Admission::new(Arc::clone(&stream), log, clock(), parts.limits.dedup_ids_max)),
             dead_letters: DeadLetters::new(dead_letters, clock()),
             stream,
         })
@@ -93,7 +93,7 @@ impl Door {
             false => Some(self.dead_letters.queue(&payload, &bad, &sender).await.map_err(|e| e.problem())?),
         };
         drop(payload);
-        let admitted = self.admission.admit(&parts).await.map_err(|error| error.problem())?;
+        let admitted = self.admission.admit(parts).await.map_err(|error| error.problem())?;
         if let Some(letters) = letters {
             letters.durable().await.map_err(|error| error.problem())?;
         }
@@ -120,7 +120,8 @@ impl Door {
         let detail = format!("stream {}: {bad} of {all} records are bad; nothing was written", self.stream.name);
         let mut problem = Problem::new(Code::BadRecords, detail);
         problem.errors = first_errors(prepared.bad.clone());
-        counter!("bifold_ingest_events_total", "stream" => self.stream.name.clone(), "verdict" => "refused").increment(all);
+        counter!("bifold_ingest_events_total", "stream" => self.stream.name.clone(), "verdict" => "refused")
+            .increment(all);
         problem
     }
 

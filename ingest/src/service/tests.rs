@@ -32,10 +32,22 @@ struct Asked(Mutex<Vec<Cut>>);
 
 #[async_trait]
 impl Snapshots for Asked {
-    async fn snapshot(&self, stream: Uuid, at_least: Option<&Cut>, _: Duration) -> Result<Arc<StreamSnapshot>, Problem> {
+    async fn snapshot(
+        &self,
+        stream: Uuid,
+        at_least: Option<&Cut>,
+        _: Duration,
+    ) -> Result<Arc<StreamSnapshot>, Problem> {
         self.0.lock().extend(at_least.cloned());
         let (to, views) = (Cut::default(), BTreeMap::new());
-        Ok(Arc::new(StreamSnapshot { stream, to, taken_at_us: 0, oldest_missing_us: None, max_event_time_us: vec![], views }))
+        Ok(Arc::new(StreamSnapshot {
+            stream,
+            to,
+            taken_at_us: 0,
+            oldest_missing_us: None,
+            max_event_time_us: vec![],
+            views,
+        }))
     }
 }
 
@@ -77,7 +89,12 @@ impl World {
         (parts.status, serde_json::from_slice(&body).unwrap(), Response::from_parts(parts, ()))
     }
 
-    async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> (StatusCode, serde_json::Value) {
+    async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> (StatusCode, serde_json::Value) {
         let mut request = Request::post(format!("/v1/streams/{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -238,7 +255,8 @@ async fn an_array_is_taken_in_every_encoding(#[case] content_type: &str, #[case]
     };
     let headers = [("content-type", content_type), ("content-encoding", encoding.unwrap_or("identity"))];
     let chunks: Vec<Result<Bytes, std::io::Error>> = body.chunks(777).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-    let (status, answer) = world.post("commits/events", &headers, Body::from_stream(futures::stream::iter(chunks))).await;
+    let (status, answer) =
+        world.post("commits/events", &headers, Body::from_stream(futures::stream::iter(chunks))).await;
     assert_eq!((status, counts(&answer)), (StatusCode::OK, [1_000, 1_000, 0, 0]));
     assert_eq!(world.log.texts("id").len(), 1_000);
 }
