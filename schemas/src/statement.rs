@@ -1,4 +1,5 @@
 //! Bifold's own SQL statements. Everything else that only reads is handed on to DataFusion as it is.
+#![allow(clippy::result_large_err, reason = "a problem is the body of an answer: large, rare, never in a hot loop")]
 
 mod columns;
 mod commands;

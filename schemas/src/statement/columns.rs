@@ -33,7 +33,7 @@ pub(super) struct Watermark {
 /// The list as written; names are not resolved yet.
 #[derive(Default)]
 pub(super) struct Columns {
-    pub(super) columns: Vec<Declared>,
+    pub(super) declared: Vec<Declared>,
     pub(super) key: Option<Vec<Named>>,
     pub(super) watermark: Option<Watermark>,
 }
@@ -52,7 +52,7 @@ pub(super) fn columns(cursor: &mut Cursor<'_, '_>) -> Result<Columns, Problem> {
             return Err(cursor.expected_one_of("\",\" or \")\"", &["NOT", "NULL", "PRIMARY"]));
         }
     }
-    if list.columns.is_empty() {
+    if list.declared.is_empty() {
         return Err(cursor.problem_at(position, Code::InvalidSql, "there are no columns"));
     }
     Ok(list)
@@ -77,10 +77,10 @@ fn element(cursor: &mut Cursor<'_, '_>, list: &mut Columns) -> Result<(), Proble
 fn column(cursor: &mut Cursor<'_, '_>, list: &mut Columns) -> Result<(), Problem> {
     let position = cursor.position();
     let name = names::new_column(cursor)?;
-    if list.columns.iter().any(|declared| declared.column.name == name) {
+    if list.declared.iter().any(|declared| declared.column.name == name) {
         return Err(cursor.problem_at(position, Code::InvalidSql, format!("column {name} is declared twice")));
     }
-    if list.columns.len() >= COLUMNS_MAX {
+    if list.declared.len() >= COLUMNS_MAX {
         return Err(cursor.problem_at(position, Code::InvalidSql, format!("more than {COLUMNS_MAX} columns")));
     }
     let sql_type = sql_type(cursor)?;
@@ -89,7 +89,7 @@ fn column(cursor: &mut Cursor<'_, '_>, list: &mut Columns) -> Result<(), Problem
     while !matches!(cursor.peek(), None | Some(Token::Comma | Token::RParen)) {
         constraint(cursor, list, &mut declared)?;
     }
-    list.columns.push(declared);
+    list.declared.push(declared);
     Ok(())
 }
 

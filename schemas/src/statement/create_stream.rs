@@ -24,7 +24,7 @@ pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream,
     let mut stream = CreateStream {
         name,
         if_not_exists,
-        columns: list.columns.into_iter().map(|declared| declared.column).collect(),
+        columns: list.declared.into_iter().map(|declared| declared.column).collect(),
         primary_key,
         time_column,
         watermark_delay_us,
@@ -87,12 +87,12 @@ fn resolve_watermark(cursor: &Cursor<'_, '_>, list: &mut Columns) -> Result<(Opt
 
 /// Finds a column and makes it `NOT NULL`.
 fn require(cursor: &Cursor<'_, '_>, list: &mut Columns, named: &Named, role: &str) -> Result<SqlType, Problem> {
-    let Some(index) = list.columns.iter().position(|declared| declared.column.name == named.name) else {
+    let Some(index) = list.declared.iter().position(|declared| declared.column.name == named.name) else {
         let problem = cursor.problem_at(named.position, Code::NotFound, format!("there is no column {}", named.name));
-        let known = list.columns.iter().map(|declared| declared.column.name.as_str());
+        let known = list.declared.iter().map(|declared| declared.column.name.as_str());
         return Err(with_guess(problem, did_you_mean(&named.name, known)));
     };
-    let declared = &mut list.columns[index];
+    let declared = &mut list.declared[index];
     if declared.explicit_null {
         let detail = format!("column {} is {role} and cannot be NULL", named.name);
         return Err(cursor.problem_at(declared.position, Code::InvalidSql, detail));

@@ -34,6 +34,6 @@ pub(super) fn create_table(cursor: &mut Cursor<'_, '_>) -> Result<CreateTable, P
         return Err(cursor.problem_at(position, Code::InvalidSql, "the file name is empty or has a null character"));
     }
     cursor.finish()?;
-    let columns = list.columns.into_iter().map(|declared| declared.column).collect();
+    let columns = list.declared.into_iter().map(|declared| declared.column).collect();
     Ok(CreateTable { name, if_not_exists, columns, file })
 }

@@ -23,13 +23,11 @@ pub(super) fn identifier(cursor: &mut Cursor<'_, '_>, what: &str) -> Result<Stri
     } else {
         None
     };
-    match wrong {
-        Some(wrong) => Err(cursor.problem(Code::InvalidSql, wrong)),
-        None => {
-            cursor.advance();
-            Ok(name)
-        }
+    if let Some(wrong) = wrong {
+        return Err(cursor.problem(Code::InvalidSql, wrong));
     }
+    cursor.advance();
+    Ok(name)
 }
 
 /// The name of a column that is declared here.
