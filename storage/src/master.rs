@@ -140,7 +140,7 @@ impl Master {
             let table = Arc::new(Table::new(place.clone(), stream.incarnation, handle));
             let schema = schema::delta_schema(&stream)
                 .map_err(|e| StorageError::io(format!("columns of stream {}", stream.name), e))?;
-            let state = State::of(&table, table.ensure(&schema)?, &stream)?;
+            let state = State::of(&table, table.ensure(&schema, &schema::statistics_columns(&stream))?, &stream)?;
             let encoder = Arc::new(Encoder::new(&stream, place, clock.clone())?);
             Ok(Arc::new(Self {
                 table,

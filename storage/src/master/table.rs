@@ -59,11 +59,12 @@ impl Table {
         move |error| StorageError::io(context.clone(), error)
     }
 
-    /// Makes the table unless it is there. It is no error that somebody else makes it meanwhile.
-    pub(super) fn ensure(&self, schema: &SchemaRef) -> Result<SnapshotRef, StorageError> {
+    /// Makes the table unless it is there, with statistics on the columns named. It is no error that
+    /// somebody else makes it meanwhile.
+    pub(super) fn ensure(&self, schema: &SchemaRef, statistics: &str) -> Result<SnapshotRef, StorageError> {
         if !self.place.has_table()? {
             let created = create_table(self.place.root.as_str(), schema.clone(), ENGINE, false)
-                .with_table_properties([("delta.appendOnly", "true")])
+                .with_table_properties([("delta.appendOnly", "true"), ("delta.dataSkippingStatsColumns", statistics)])
                 .build(&self.engine, Box::new(FileSystemCommitter::new()))
                 .and_then(|transaction| transaction.commit(&self.engine));
             match created {

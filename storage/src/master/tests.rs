@@ -1,5 +1,7 @@
 //! The master: landing, exactly once, reading back.
 
+mod flaky;
+
 use std::time::Instant;
 
 use arrow::array::{
@@ -318,6 +320,20 @@ async fn every_type_round_trips() {
     assert_eq!(all[0].column_by_name(OFFSET).unwrap().as_ref(), &Int64Array::from(vec![0, 1, 2]));
     assert_eq!(all[0].column_by_name(PARTITION).unwrap().as_ref(), &Int32Array::from(vec![0, 0, 0]));
     assert_eq!(again.files()[0].event_time_us, Some((-1_000, T0_US + 1_000)));
+}
+
+/// Other programs take the table's word for which columns have bounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn table_names_the_columns_with_statistics() {
+    let (_folder, root) = place();
+    let (stream, frame) = typed();
+    open(&root, &stream).await.land(vec![frame]).await.unwrap();
+    let log = |version| std::fs::read_to_string(root.join(&format!("_delta_log/{version:020}.json")).unwrap().path());
+    let created = log(0).unwrap();
+    assert!(created.contains(r#""delta.dataSkippingStatsColumns":"_partition,_offset,_append_time,event_time""#));
+    assert!(created.contains(r#""delta.appendOnly":"true""#));
+    let names = r#"\"minValues\":{\"_partition\":0,\"_offset\":0,\"_append_time\":"#;
+    assert!(log(1).unwrap().contains(names), "{}", log(1).unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
