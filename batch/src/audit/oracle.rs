@@ -1,0 +1,220 @@
+//! The oracle: sampled cells by plain SQL over the raw records, with code that is not ours.
+//!
+//! The view's `SELECT` runs on DataFusion as it comes, without Bifold's aggregates; only `TUMBLE`, which
+//! DataFusion does not have, is ours. It guards against an error that both layers share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::util::display::array_value_to_string;
+use async_trait::async_trait;
+use datafusion::catalog::{MemTable, Session};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
+use operators::{StateSource, StaticTable, View, merged, session, states, windows};
+use schemas::documents::certificate::OracleCheck;
+use schemas::{LatePolicy, Problem, StreamDef};
+
+use super::not_sampled;
+use crate::internal;
+
+mod values;
+
+/// Differences that are put into words.
+const SAMPLES_IN_WORDS_MAX: usize = 10;
+
+/// A view's `SELECT` as the oracle needs it.
+pub struct Oracle<'a> {
+    /// The view.
+    pub view: &'a Arc<View>,
+    /// Its `SELECT`.
+    pub sql: &'a str,
+    /// Its stream.
+    pub stream: &'a StreamDef,
+    /// The static tables it joins.
+    pub tables: &'a [StaticTable],
+}
+
+/// Records and what was made of them.
+#[derive(Debug)]
+pub struct OracleInput {
+    /// The records, with the columns that the view reads.
+    pub rows: Vec<RecordBatch>,
+    /// States of some cells that were folded from exactly these records.
+    pub states: RecordBatch,
+}
+
+impl Oracle<'_> {
+    /// The reason why this view cannot be checked, if there is one.
+    pub fn unfit(&self) -> Option<String> {
+        if self.view.late_policy() == LatePolicy::Drop {
+            return Some("late events are left out: plain SQL does not know which".into());
+        }
+        let keys = self.view.output_keys();
+        let all_keys_are_shown = (0..self.view.key_columns()).all(|key| keys.contains(&Some(key)));
+        if !self.view.is_global() && !all_keys_are_shown {
+            return Some("the view's columns do not name its cells".into());
+        }
+        None
+    }
+
+    /// Indexes of the log schema's columns that [`OracleInput::rows`] have.
+    pub fn columns(&self) -> Vec<usize> {
+        // a table needs a column: with none, take the one that the platform adds first
+        if self.view.input_columns().is_empty() { vec![self.stream.columns.len()] } else { self.view.input_columns().to_vec() }
+    }
+
+    /// Computes the cells again and compares them.
+    ///
+    /// # Errors
+    /// Our own side failed; what plain SQL cannot do is a reason to skip instead.
+    pub async fn check(&self, input: OracleInput) -> Result<OracleCheck, Problem> {
+        let ours = self.ours(input.states.clone()).await.map_err(internal)?;
+        match self.theirs(input.rows).await {
+            Ok(Some(theirs)) => self.compare(&input.states, &ours, &theirs),
+            Ok(None) => Ok(not_sampled("the view has a LIMIT: which rows are in it may depend on ties")),
+            Err(error) => Ok(not_sampled(format!("plain SQL cannot compute it: {}", first_line(&error)))),
+        }
+    }
+
+    /// The sampled cells as the view answers them.
+    async fn ours(&self, states: RecordBatch) -> Result<RecordBatch> {
+        let state = session::state(session::config().with_target_partitions(1), Arc::default());
+        let table = merged::table(self.view, memory_source(vec![states]))?;
+        let context = SessionContext::new_with_state(state);
+        one_batch(context.read_table(table)?.collect().await?, &self.view.output_schema())
+    }
+
+    /// Every row of the view by plain SQL; none if it is limited.
+    async fn theirs(&self, rows: Vec<RecordBatch>) -> Result<Option<Theirs>> {
+        let mut state = SessionStateBuilder::new().with_config(session::config()).with_default_features().build();
+        for function in windows::functions() {
+            let _ = state.register_udf(function);
+        }
+        state.register_relation_planner(Arc::new(windows::TumblePlanner))?;
+        let context = SessionContext::new_with_state(state);
+        let schema = Arc::new(self.stream.log_schema().project(&self.columns())?);
+        context.register_table(self.stream.name.as_str(), Arc::new(MemTable::try_new(schema, vec![rows])?))?;
+        for table in self.tables {
+            let Some(schema) = table.rows.first().map(RecordBatch::schema) else { continue };
+            context.register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![table.rows.clone()])?))?;
+        }
+        let frame = context.sql(self.sql).await?;
+        if contains_limit(frame.logical_plan()) {
+            return Ok(None);
+        }
+        let expressions = output_expressions(frame.logical_plan());
+        let schema = Arc::new(frame.schema().as_arrow().clone());
+        Ok(Some(Theirs { rows: one_batch(frame.collect().await?, &schema)?, expressions }))
+    }
+
+    fn compare(&self, states: &RecordBatch, ours: &RecordBatch, theirs: &Theirs) -> Result<OracleCheck, Problem> {
+        let approximate = self.sql.to_lowercase().contains("approx_");
+        if approximate && !theirs.expressions.iter().any(|e| e.contains("approx_")) {
+            return Ok(not_sampled("which columns are approximate cannot be seen"));
+        }
+        let mut check = OracleCheck { sampled: 0, differing: 0, skipped: None, samples: vec![] };
+        let (our_rows, their_rows) = match (self.rows_by_key(ours), self.rows_by_key(&theirs.rows)) {
+            (Ok(ours), Ok(theirs)) => (ours, theirs),
+            (Err(reason), _) | (_, Err(reason)) => return Ok(not_sampled(format!("keys cannot be compared: {reason}"))),
+        };
+        let keys = states::keys(self.view, states)?;
+        for (cell, key) in keys.iter().enumerate() {
+            let key = if self.view.is_global() { &[][..] } else { key.as_ref() };
+            check.sampled += 1;
+            let difference = match (our_rows.get(key), their_rows.get(key)) {
+                (None, None) => None,
+                (Some(a), Some(b)) => values::difference((ours, *a), (&theirs.rows, *b), &theirs.expressions),
+                (Some(_), None) => Some("plain SQL has no such row".into()),
+                (None, Some(_)) => Some("only plain SQL has such a row".into()),
+            };
+            if let Some(difference) = difference {
+                check.differing += 1;
+                if check.samples.len() < SAMPLES_IN_WORDS_MAX {
+                    check.samples.push(format!("[{}]: {difference}", self.key_text(states, cell)));
+                }
+            }
+        }
+        Ok(check)
+    }
+
+    /// Row by encoded key, from the output columns that are key columns.
+    fn rows_by_key(&self, rows: &RecordBatch) -> std::result::Result<BTreeMap<Box<[u8]>, usize>, String> {
+        if self.view.is_global() {
+            return Ok((0..rows.num_rows()).map(|row| (Box::from(&[][..]), row)).collect());
+        }
+        let shown = self.view.output_keys();
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for key in 0..self.view.key_columns() {
+            let index = shown.iter().position(|column| *column == Some(key)).ok_or("a key is not shown")?;
+            let data_type = self.view.state_schema().field(key).data_type();
+            columns.push(arrow::compute::cast(rows.column(index), data_type).map_err(|e| e.to_string())?);
+        }
+        let converter = states::key_converter(self.view).map_err(|e| e.to_string())?;
+        let keys = converter.convert_columns(&columns).map_err(|e| e.to_string())?;
+        Ok(keys.iter().enumerate().map(|(row, key)| (Box::from(key.as_ref()), row)).collect())
+    }
+
+    fn key_text(&self, states: &RecordBatch, cell: usize) -> String {
+        let text = |column: usize| array_value_to_string(states.column(column), cell).unwrap_or_default();
+        (0..self.view.key_columns()).map(text).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What plain SQL gave.
+struct Theirs {
+    rows: RecordBatch,
+    /// Per column, the expression that it is.
+    expressions: Vec<String>,
+}
+
+fn one_batch(rows: Vec<RecordBatch>, schema: &arrow::datatypes::SchemaRef) -> Result<RecordBatch> {
+    match rows.first() {
+        Some(first) => Ok(concat_batches(&first.schema(), &rows)?),
+        None => Ok(RecordBatch::new_empty(Arc::clone(schema))),
+    }
+}
+
+fn contains_limit(plan: &LogicalPlan) -> bool {
+    let limited = match plan {
+        LogicalPlan::Limit(_) => true,
+        LogicalPlan::Sort(sort) => sort.fetch.is_some(),
+        _ => false,
+    };
+    limited || plan.inputs().into_iter().any(contains_limit)
+}
+
+/// The expressions of the topmost projection, in words: aggregates are named in them.
+fn output_expressions(plan: &LogicalPlan) -> Vec<String> {
+    match plan {
+        LogicalPlan::Projection(projection) => projection.expr.iter().map(|e| e.to_string().to_lowercase()).collect(),
+        _ => plan.inputs().first().map(|input| output_expressions(input)).unwrap_or_default(),
+    }
+}
+
+fn first_line(error: &DataFusionError) -> String {
+    error.strip_backtrace().lines().next().unwrap_or_default().to_owned()
+}
+
+/// States in memory as the source of a view's answer.
+pub fn memory_source(states: Vec<RecordBatch>) -> Arc<dyn StateSource> {
+    Arc::new(MemoryStates(states))
+}
+
+#[derive(Debug)]
+struct MemoryStates(Vec<RecordBatch>);
+
+#[async_trait]
+impl StateSource for MemoryStates {
+    async fn scan(&self, _: &dyn Session, projection: &[usize], _: &[Expr]) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        let Some(first) = self.0.first() else { return Ok(vec![]) };
+        let plan = MemorySourceConfig::try_new_exec(&[self.0.clone()], first.schema(), Some(projection.to_vec()))?;
+        Ok(vec![plan])
+    }
+}

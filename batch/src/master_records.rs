@@ -1,0 +1,71 @@
+//! The master as the records of a recomputation: a unit is a row group of a file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use schemas::limits::MICRO_BATCH_ROWS;
+use schemas::{Cut, Problem};
+use storage::StorageError;
+use storage::master::{Master, MasterFile, MasterFileReader};
+
+use crate::recompute::{Each, Records, Unit};
+use crate::{internal, stored};
+
+/// Records of a master between two cuts.
+#[derive(Debug)]
+pub struct MasterRecords {
+    master: Arc<Master>,
+    files: Vec<MasterFile>,
+    units: Vec<Unit>,
+}
+
+impl MasterRecords {
+    /// Lists the row groups that hold records in `[from, cut)`. Reads the files' metadata: blocks.
+    ///
+    /// # Errors
+    /// A file cannot be read, or holds other rows than the table's log says.
+    pub fn new(master: &Arc<Master>, from: &Cut, cut: &Cut) -> Result<Self, Problem> {
+        let meets = |file: &&MasterFile| file.from < cut.offset(file.partition) && file.to > from.offset(file.partition);
+        let files: Vec<MasterFile> = master.files().iter().filter(meets).cloned().collect();
+        let mut units = Vec::new();
+        for (index, file) in files.iter().enumerate() {
+            let reader = master.open_file(file).map_err(|e| stored(&e))?;
+            units.extend(units_of(index, file, &reader)?);
+        }
+        Ok(Self { master: Arc::clone(master), files, units })
+    }
+}
+
+fn units_of(index: usize, file: &MasterFile, reader: &MasterFileReader) -> Result<Vec<Unit>, Problem> {
+    let mut units = Vec::new();
+    let mut offset = file.from;
+    for group in 0..reader.row_groups() {
+        let end = offset + reader.rows_of(group) as u64;
+        units.push(Unit { file: index, row_groups: group..group + 1, partition: file.partition, offsets: offset..end });
+        offset = end;
+    }
+    if offset == file.to {
+        return Ok(units);
+    }
+    Err(internal(format!("{}: holds offsets {} to {offset}, the table's log says {}", file.path, file.from, file.to)))
+}
+
+impl Records for MasterRecords {
+    fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    fn read(&self, unit: &Unit, columns: &[usize], each: Each<'_>) -> Result<(), Problem> {
+        let rows = self.open(unit.file, columns, unit.row_groups.clone()).map_err(|e| stored(&e))?;
+        for batch in rows {
+            each(batch.map_err(|e| stored(&e))?)?;
+        }
+        Ok(())
+    }
+}
+
+impl MasterRecords {
+    fn open(&self, file: usize, columns: &[usize], row_groups: Range<usize>) -> Result<storage::master::MasterRows, StorageError> {
+        self.master.open_file(&self.files[file])?.read(columns, row_groups, MICRO_BATCH_ROWS)
+    }
+}
