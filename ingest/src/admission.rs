@@ -301,7 +301,9 @@ impl State {
         for Undo { partition, kept, max_event_time_us } in undo {
             let partition = &mut self.partitions[partition];
             partition.max_event_time_us = max_event_time_us;
-            kept.into_iter().for_each(|identity| partition.index.forget(identity));
+            for identity in kept {
+                partition.index.forget(identity);
+            }
         }
     }
 }

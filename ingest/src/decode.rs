@@ -58,6 +58,9 @@ impl Decoded {
 ///
 /// # Errors
 /// Only our own bugs; whatever is wrong with a record is a verdict.
+///
+/// # Panics
+/// If a record is neither a row nor bad: our bug.
 pub fn decode(
     stream: &StreamDef,
     limits: &Limits,

@@ -137,7 +137,7 @@ fn tagged(bytes: &mut Vec<u8>, tag: u8, value: &[u8]) {
 fn canonical(float: f64) -> [u8; 8] {
     let one_of_its_kind = match float {
         f if f.is_nan() => f64::from_bits(0x7ff8_0000_0000_0000),
-        f if f == 0.0 => 0.0,
+        0.0 => 0.0,
         f => f,
     };
     one_of_its_kind.to_le_bytes()
@@ -213,7 +213,9 @@ mod tests {
             (0..4_000).map(|i| format!(r#"{{"id":"e{i}","event_time":"2024-01-01T00:00:00Z"}}"#)).collect();
         let ids = identities(&def, &decode_lines(&def, &lines.join("\n"))).unwrap().unwrap();
         let mut counts = [0_u32; 4];
-        ids.iter().for_each(|id| counts[partition(*id, 4) as usize] += 1);
+        for id in ids {
+            counts[partition(id, 4) as usize] += 1;
+        }
         assert!(counts.iter().all(|n| (850..1_150).contains(n)), "{counts:?}");
     }
 }

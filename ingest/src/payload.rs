@@ -76,7 +76,10 @@ pub fn split(payload: &[u8], format: Format) -> Result<Vec<Range<usize>>, Proble
     let start = skip_space(payload, 0);
     let records = match (format, payload.get(start)) {
         (Format::Json, Some(b'[')) => split_array(payload, start + 1)?,
-        (Format::Json, Some(b'{')) if !first_line_is_whole(payload, start) => vec![start..trim_end(payload, start)],
+        (Format::Json, Some(b'{')) if !first_line_is_whole(payload, start) => {
+            let whole = start..trim_end(payload, start);
+            vec![whole]
+        }
         _ => split_lines(payload),
     };
     if records.len() > RECORDS_MAX {

@@ -69,7 +69,9 @@ fn gather_strings(column: &StringViewArray, indices: &[u32]) -> StringViewArray 
     let block = u32::try_from(bytes).unwrap_or(u32::MAX / 2).max(1);
     let mut builder = StringViewBuilder::with_capacity(indices.len()).with_fixed_block_size(block);
     if column.null_count() == 0 {
-        indices.iter().for_each(|row| builder.append_value(column.value(*row as usize)));
+        for row in indices {
+            builder.append_value(column.value(*row as usize));
+        }
     } else {
         for row in indices.iter().map(|row| *row as usize) {
             builder.append_option(column.is_valid(row).then(|| column.value(row)));
@@ -122,6 +124,6 @@ fn running_max(
         }
     }
     // Nothing is known before the first event time, ever after it something is.
-    let nulls = (unknown > 0).then(|| NullBuffer::from_iter((0..rows).map(|row| row >= unknown)));
+    let nulls = (unknown > 0).then(|| (0..rows).map(|row| row >= unknown).collect::<NullBuffer>());
     (TimestampMicrosecondArray::new(ScalarBuffer::from(before), nulls), max_us)
 }

@@ -65,7 +65,7 @@ pub(crate) fn value<'a>(cursor: &mut Cursor<'a>, sql_type: SqlType, depth_max: u
     found.ok_or_else(|| Misfit::Type(cursor.since(start)))
 }
 
-fn from_string<'a>(text: Cow<'a, str>, sql_type: SqlType) -> Option<Value<'a>> {
+fn from_string(text: Cow<'_, str>, sql_type: SqlType) -> Option<Value<'_>> {
     match sql_type {
         SqlType::Text => Some(Value::Text(text)),
         SqlType::TimestampTz => time::timestamp(&text).map(Value::Integer),
