@@ -8,6 +8,10 @@
 //!        └──────────────────────────────────────────────────┘         do not exist; read it again
 //! ```
 //!
+//! If a group of appends fails and a later one, decided before that was known, does not, the later
+//! one's largest event times may count rows that never came to be. They are stored, so all layers
+//! still see the same; its sender gets an error, and what he sends again is found to be there.
+//!
 //! One lock and not one per partition: a request of more than a few events touches every partition
 //! anyway, and the log takes its parts as a whole.
 

@@ -85,12 +85,15 @@ impl Door {
     pub(crate) async fn write(&self, prepared: Prepared) -> Result<(IngestAnswer, Cut), Problem> {
         let Prepared { payload, received, mut parts, bad, sender } = prepared;
         if self.stream.primary_key.is_empty() {
-            parts.iter_mut().for_each(|part| part.partition = self.admission.next_partition());
+            for part in &mut parts {
+                part.partition = self.admission.next_partition();
+            }
         }
         let begun = Instant::now();
-        let letters = match bad.is_empty() {
-            true => None,
-            false => Some(self.dead_letters.queue(&payload, &bad, &sender).await.map_err(|e| e.problem())?),
+        let letters = if bad.is_empty() {
+            None
+        } else {
+            Some(self.dead_letters.queue(&payload, &bad, &sender).await.map_err(|e| e.problem())?)
         };
         drop(payload);
         let admitted = self.admission.admit(parts).await.map_err(|error| error.problem())?;
