@@ -16,12 +16,14 @@ mod place;
 mod reader;
 mod remote;
 mod schema;
+mod span;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arrow::datatypes::SchemaRef;
@@ -37,6 +39,7 @@ use url::Url;
 use self::encode::Encoder;
 use self::file::Written;
 use self::place::Place;
+use self::span::Span;
 use self::table::{Outcome, Table};
 use crate::clock::Clock;
 use crate::error::StorageError;
@@ -51,6 +54,8 @@ pub use self::reader::{MasterFileReader, MasterRows};
 const CHECKPOINT_COMMITS: u64 = 100;
 /// How often one landing tries to commit while others commit what does not concern it.
 const COMMIT_ATTEMPTS_MAX: usize = 32;
+/// Between a commit that failed and the look whether it is in the table.
+const COMMIT_PAUSE: Duration = Duration::from_millis(20);
 /// Files whose metadata is kept.
 const METADATA_CACHED_MAX: usize = 1_024;
 /// Files that are in no commit are removed when they are older: Delta's own retention, a week.
@@ -206,16 +211,16 @@ impl Master {
         for frame in frames.into_iter().filter(|frame| frame.rows.num_rows() > 0) {
             by_partition.entry(frame.partition).or_default().push(frame);
         }
-        let range = Range::of(&by_partition, &self.table.place.root)?;
-        if range.partitions.is_empty() {
+        let span = Span::of(&by_partition, &self.table.place.root)?;
+        if span.partitions.is_empty() {
             let state = self.state.load();
             return Ok(Landed { version: state.snapshot.version(), to: state.landed.clone(), files: Vec::new() });
         }
-        if range.check(&self.state.load().landed, &self.table.place.root).is_err() {
-            range.check(&self.reload().await?.landed, &self.table.place.root)?;
+        if span.check(&self.state.load().landed, &self.table.place.root).is_err() {
+            span.check(&self.reload().await?.landed, &self.table.place.root)?;
         }
         let written = self.write(by_partition).await?;
-        let landed = self.commit(&range, &written).await?;
+        let landed = self.commit(&span, &written).await?;
         Ok(landed)
     }
 
@@ -241,26 +246,28 @@ impl Master {
     }
 
     /// Commits until it is certain that the files are in the table, or that they must not be.
-    async fn commit(&self, range: &Range, written: &[Written]) -> Result<Landed, StorageError> {
+    async fn commit(&self, span: &Span, written: &[Written]) -> Result<Landed, StorageError> {
         let actions = file::add_actions(written, self.stream.time_column.as_deref())
             .map_err(|e| StorageError::io("describing a landing", e))?;
         let files: Vec<MasterFile> = written.iter().map(|w| w.file.clone()).collect();
         let mut lost = None;
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             let state = self.state.load_full();
-            let (table, actions, range_ends) = (self.table.clone(), actions.clone(), range.clone());
+            let (table, actions, ends) = (self.table.clone(), actions.clone(), span.clone());
             let snapshot = state.snapshot.clone();
-            let ends = (range_ends.to, range_ends.partitions);
-            match blocking(move || table.commit(&snapshot, actions, &ends.0, &ends.1)).await? {
-                Outcome::Committed(snapshot) => return Ok(self.committed(&state, snapshot, range, files).await),
+            match blocking(move || table.commit(&snapshot, actions, &ends.to, &ends.partitions)).await? {
+                Outcome::Committed(snapshot) => return Ok(self.committed(&state, snapshot, span, files).await),
                 Outcome::Conflicted => {}
-                Outcome::Unknown(error) => lost = Some(error),
+                Outcome::Unknown(error) => {
+                    lost = Some(error);
+                    tokio::time::sleep(COMMIT_PAUSE).await;
+                }
             }
             let state = self.reload().await?;
             if state.has(&files) {
                 return Ok(Landed { version: state.snapshot.version(), to: state.landed.clone(), files });
             }
-            if let Err(error) = range.check(&state.landed, &self.table.place.root) {
+            if let Err(error) = span.check(&state.landed, &self.table.place.root) {
                 self.discard(files).await;
                 return Err(error);
             }
@@ -270,8 +277,8 @@ impl Master {
     }
 
     /// Takes a commit into the state, and writes a checkpoint when one is due.
-    async fn committed(&self, before: &State, snapshot: SnapshotRef, range: &Range, files: Vec<MasterFile>) -> Landed {
-        let to = before.landed.join(&range.to);
+    async fn committed(&self, before: &State, snapshot: SnapshotRef, span: &Span, files: Vec<MasterFile>) -> Landed {
+        let to = before.landed.join(&span.to);
         let mut all = before.files.as_ref().clone();
         all.extend_from_slice(&files);
         all.sort_by_key(|file| (file.partition, file.from));
@@ -355,51 +362,6 @@ impl State {
     /// True if these files, of one landing, are in the table.
     fn has(&self, files: &[MasterFile]) -> bool {
         files.iter().all(|file| self.files.iter().any(|other| other.path == file.path))
-    }
-}
-
-/// What a landing spans, of the partitions that it has rows for.
-#[derive(Debug, Clone)]
-struct Range {
-    partitions: Vec<Partition>,
-    from: Cut,
-    to: Cut,
-}
-
-impl Range {
-    /// Checks that the frames of each partition follow each other.
-    fn of(by_partition: &BTreeMap<Partition, Vec<Frame>>, root: &Url) -> Result<Self, StorageError> {
-        let mut range = Self { partitions: Vec::new(), from: Cut::default(), to: Cut::default() };
-        for (&partition, frames) in by_partition {
-            let Some(first) = frames.first() else { continue };
-            let mut end = first.base;
-            for frame in frames {
-                if frame.base != end {
-                    let reason = format!("partition {partition}: rows from {} follow rows up to {end}", frame.base);
-                    return Err(StorageError::Damaged { path: root.to_string(), reason });
-                }
-                end = frame.end();
-            }
-            range.partitions.push(partition);
-            range.from.set(partition, first.base);
-            range.to.set(partition, end);
-        }
-        Ok(range)
-    }
-
-    /// Checks that the range starts where the partitions end.
-    fn check(&self, landed: &Cut, root: &Url) -> Result<(), StorageError> {
-        for &partition in &self.partitions {
-            let (from, end) = (self.from.offset(partition), landed.offset(partition));
-            if from < end {
-                return Err(StorageError::Conflict { path: format!("{root} partition {partition} offset {from}") });
-            }
-            if from > end {
-                let reason = format!("partition {partition}: rows from {from} where {end} is due");
-                return Err(StorageError::Damaged { path: root.to_string(), reason });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -73,16 +73,16 @@ impl TimeRange {
 pub(super) struct Written {
     pub(super) file: MasterFile,
     /// Milliseconds since the epoch.
-    pub(super) written_at_ms: i64,
+    pub(super) at_ms: i64,
     append_time: TimeRange,
     event_time: TimeRange,
 }
 
 impl Written {
     /// Completes `file`'s event time from what was seen.
-    pub(super) fn new(file: MasterFile, written_at_ms: i64, append_time: TimeRange, event_time: TimeRange) -> Self {
+    pub(super) fn new(file: MasterFile, at_ms: i64, append_time: TimeRange, event_time: TimeRange) -> Self {
         let file = MasterFile { event_time_us: event_time.in_milliseconds(), ..file };
-        Self { file, written_at_ms, append_time, event_time }
+        Self { file, at_ms, append_time, event_time }
     }
 }
 
@@ -90,7 +90,7 @@ impl Written {
 pub(super) fn add_actions(files: &[Written], time_column: Option<&str>) -> Result<RecordBatch, ArrowError> {
     let paths = StringArray::from_iter_values(files.iter().map(|w| &w.file.path));
     let sizes = Int64Array::from_iter_values(files.iter().map(|w| w.file.bytes as i64));
-    let times = Int64Array::from_iter_values(files.iter().map(|w| w.written_at_ms));
+    let times = Int64Array::from_iter_values(files.iter().map(|w| w.at_ms));
     let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
     let mut partition_values = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
     for _ in files {

@@ -152,7 +152,7 @@ impl Request {
             let (start, length) = group.column(column).byte_range();
             start..start + length
         });
-        self.decode(remote.with_ranges(ranges.collect())?, vec![row_group])
+        self.decode(remote.with_ranges(ranges)?, vec![row_group])
     }
 
     fn decode<T: ChunkReader + 'static>(

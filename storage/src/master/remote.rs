@@ -31,12 +31,13 @@ impl RemoteFile {
 
     /// The file with its end.
     pub(super) fn with_footer(&self) -> Result<Self, StorageError> {
-        self.with_ranges(vec![self.size.saturating_sub(FOOTER_BYTES)..self.size])
+        self.with_ranges(std::iter::once(self.size.saturating_sub(FOOTER_BYTES)..self.size))
     }
 
     /// The file with these ranges.
-    pub(super) fn with_ranges(&self, ranges: Vec<Range<u64>>) -> Result<Self, StorageError> {
+    pub(super) fn with_ranges(&self, ranges: impl Iterator<Item = Range<u64>>) -> Result<Self, StorageError> {
         let (store, path) = (self.place.store.clone(), self.place.object_path(&self.name)?);
+        let ranges: Vec<Range<u64>> = ranges.collect();
         let starts: Vec<u64> = ranges.iter().map(|range| range.start).collect();
         let fetched = self.place.wait(async move { store.get_ranges(&path, &ranges).await });
         let fetched = fetched.map_err(|e| StorageError::io(format!("reading {}", self.name), e))?;

@@ -1,5 +1,7 @@
 //! The master: landing, exactly once, reading back.
 
+#![allow(clippy::print_stdout, reason = "timings")]
+
 mod flaky;
 
 use std::time::Instant;
