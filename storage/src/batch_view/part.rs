@@ -1,0 +1,198 @@
+//! One open file of a batch view.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::reader::ChunkReader;
+use schemas::documents::manifest::BatchFile;
+
+use super::Page;
+use super::file::PositionedFile;
+use super::index::{Index, PageRows, layout_of};
+use super::remote::RemoteFile;
+use crate::error::StorageError;
+use crate::store::Store;
+
+/// A file, its footer and its index.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Among the files of its batch view.
+    pub(super) number: usize,
+    pub(super) index: Index,
+    path: String,
+    metadata: ArrowReaderMetadata,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Local(PositionedFile),
+    Remote(RemoteFile),
+}
+
+impl Part {
+    pub(super) async fn open(
+        store: &Store,
+        schema: &SchemaRef,
+        file: &BatchFile,
+        number: usize,
+    ) -> Result<Self, StorageError> {
+        let path = file.path.clone();
+        let options =
+            ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required).with_schema(Arc::clone(schema));
+        let (source, metadata) = match store.local_path(&path) {
+            Some(local) => {
+                let file = open_local(&path, &local)?;
+                let metadata = ArrowReaderMetadata::load(&file, options);
+                (Source::Local(file), metadata)
+            }
+            None => {
+                let mut reader = RemoteFile::new(store, file);
+                let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await;
+                (Source::Remote(reader), metadata)
+            }
+        };
+        let damaged = |reason: String| StorageError::Damaged { path: path.clone(), reason };
+        let metadata = metadata.map_err(|cause| failure(&path, cause))?;
+        let layout = layout_of(metadata.metadata()).map_err(damaged)?;
+        let keys = match &source {
+            _ if layout.keys_bytes == 0 => bytes::Bytes::new(),
+            Source::Local(file) => {
+                let length = usize::try_from(layout.keys_bytes).unwrap_or(usize::MAX);
+                file.get_bytes(layout.keys_at, length).map_err(|cause| failure(&path, cause))?
+            }
+            Source::Remote(_) => store.get_range(&path, layout.keys_at..layout.keys_at + layout.keys_bytes).await?,
+        };
+        let index = Index::new(&layout, metadata.metadata(), schema, &keys).map_err(damaged)?;
+        if index.rows() != file.cells {
+            return Err(damaged(format!("{} cells, the manifest says {}", index.rows(), file.cells)));
+        }
+        Ok(Self { number, index, path, metadata, source })
+    }
+
+    /// Decodes one page, all columns.
+    pub(super) async fn page(part: &Arc<Self>, page: usize) -> Result<Page, StorageError> {
+        let Some(&place) = part.index.page(page) else {
+            return Err(part.damaged(format!("it has no page {page}")));
+        };
+        let rows = match &part.source {
+            Source::Local(_) => {
+                let this = Arc::clone(part);
+                let read = tokio::task::spawn_blocking(move || this.read_local(&place));
+                read.await.map_err(|cause| StorageError::io(format!("reading {}", part.path), cause))??
+            }
+            Source::Remote(reader) => part.read_remote(reader.clone(), &place).await?,
+        };
+        let keys = part.index.keys_of(rows.columns()).map_err(|cause| part.damaged(cause.to_string()))?;
+        let keys =
+            keys.map_or_else(|| no_keys(rows.num_rows()), Ok).map_err(|cause| part.damaged(cause.to_string()))?;
+        Ok(Page { rows, keys })
+    }
+
+    fn read_local(&self, place: &PageRows) -> Result<RecordBatch, StorageError> {
+        let Source::Local(file) = &self.source else { return Err(self.damaged("not a local file".into())) };
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), self.metadata.clone())
+            .with_row_groups(vec![place.row_group])
+            .with_row_selection(selection(place))
+            .with_batch_size(place.rows)
+            .build();
+        let mut reader = reader.map_err(|cause| failure(&self.path, cause))?;
+        let rows = reader.next().transpose().map_err(|cause| self.damaged(cause.to_string()))?;
+        self.whole(rows, place)
+    }
+
+    async fn read_remote(&self, reader: RemoteFile, place: &PageRows) -> Result<RecordBatch, StorageError> {
+        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, self.metadata.clone())
+            .with_row_groups(vec![place.row_group])
+            .with_row_selection(selection(place))
+            .with_batch_size(place.rows)
+            .build();
+        let mut stream = stream.map_err(|cause| failure(&self.path, cause))?;
+        let rows = stream.try_next().await.map_err(|cause| failure(&self.path, cause))?;
+        self.whole(rows, place)
+    }
+
+    fn whole(&self, rows: Option<RecordBatch>, place: &PageRows) -> Result<RecordBatch, StorageError> {
+        match rows {
+            Some(rows) if rows.num_rows() == place.rows => Ok(rows),
+            _ => Err(self.damaged(format!("the page at row {} is not whole", place.first))),
+        }
+    }
+
+    /// All rows in order.
+    pub(super) fn scan(self: Arc<Self>, batch_rows: usize) -> BoxStream<'static, Result<RecordBatch, StorageError>> {
+        match &self.source {
+            Source::Local(file) => {
+                let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), self.metadata.clone())
+                    .with_batch_size(batch_rows)
+                    .build();
+                match reader {
+                    Ok(reader) => {
+                        let rows = move |rows: Result<RecordBatch, _>| {
+                            rows.map_err(|cause: arrow::error::ArrowError| self.damaged(cause.to_string()))
+                        };
+                        futures::stream::iter(reader.map(rows)).boxed()
+                    }
+                    Err(cause) => once(failure(&self.path, cause)),
+                }
+            }
+            Source::Remote(reader) => {
+                let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader.clone(), self.metadata.clone())
+                    .with_batch_size(batch_rows)
+                    .build();
+                match stream {
+                    Ok(stream) => stream.map_err(move |cause| failure(&self.path, cause)).boxed(),
+                    Err(cause) => once(failure(&self.path, cause)),
+                }
+            }
+        }
+    }
+
+    fn damaged(&self, reason: String) -> StorageError {
+        StorageError::Damaged { path: self.path.clone(), reason }
+    }
+}
+
+fn open_local(path: &str, local: &std::path::Path) -> Result<PositionedFile, StorageError> {
+    File::open(local).and_then(PositionedFile::new).map_err(|cause| match cause.kind() {
+        std::io::ErrorKind::NotFound => StorageError::NotFound { path: path.into() },
+        _ => StorageError::io(format!("opening {path}"), cause),
+    })
+}
+
+fn once(error: StorageError) -> BoxStream<'static, Result<RecordBatch, StorageError>> {
+    futures::stream::once(std::future::ready(Err(error))).boxed()
+}
+
+fn selection(place: &PageRows) -> RowSelection {
+    RowSelection::from(vec![RowSelector::skip(place.first), RowSelector::select(place.rows)])
+}
+
+/// Keys of no columns: each is empty, and begins with the empty prefix.
+fn no_keys(rows: usize) -> Result<arrow::row::Rows, arrow::error::ArrowError> {
+    let converter = arrow::row::RowConverter::new(vec![arrow::row::SortField::new(arrow::datatypes::DataType::Null)])?;
+    converter.convert_columns(&[Arc::new(arrow::array::NullArray::new(rows))])
+}
+
+fn failure(path: &str, cause: ParquetError) -> StorageError {
+    match cause {
+        ParquetError::External(cause) => match cause.downcast::<object_store::Error>() {
+            Ok(cause) if matches!(*cause, object_store::Error::NotFound { .. }) => {
+                StorageError::NotFound { path: path.into() }
+            }
+            Ok(cause) => StorageError::io(format!("reading {path}"), cause),
+            Err(cause) => StorageError::io(format!("reading {path}"), cause),
+        },
+        other => StorageError::Damaged { path: path.into(), reason: other.to_string() },
+    }
+}

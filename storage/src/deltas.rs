@@ -1,0 +1,174 @@
+//! Deltas: the durable states of the speed layer, as a chain of objects per stream.
+//!
+//! ```text
+//!  0–3.delta ──► 4–4.delta ──► 5–5.delta ──►        named by their checkpoints, created only if absent:
+//!  (merged)                                         of two owners of a stream one loses, at once
+//! ```
+
+use std::collections::BTreeMap;
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use schemas::documents::delta::DeltaHeader;
+use uuid::Uuid;
+
+use crate::error::StorageError;
+use crate::paths;
+use crate::store::Store;
+
+mod bytes_of;
+
+pub use bytes_of::{decode, encode};
+
+/// A delta in memory.
+#[derive(Debug, Clone)]
+pub struct Delta {
+    /// What it says about itself.
+    pub header: DeltaHeader,
+    /// Per view of the header, in its order, the states; no batch for a view without cells.
+    pub states: Vec<Vec<RecordBatch>>,
+}
+
+/// The deltas of every stream.
+#[derive(Debug, Clone)]
+pub struct DeltaStore {
+    store: Store,
+}
+
+impl DeltaStore {
+    /// The deltas in a store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Writes a delta, durably, and returns its header with the lengths filled in.
+    ///
+    /// # Errors
+    /// `Conflict`: somebody else wrote these checkpoints, so this writer is fenced and has to stop.
+    pub async fn commit(&self, header: &DeltaHeader, states: &[Vec<RecordBatch>]) -> Result<DeltaHeader, StorageError> {
+        let (header, bytes) = encode(header, states)?;
+        self.store.put_new(&path_of(&header), bytes).await?;
+        Ok(header)
+    }
+
+    /// First and last checkpoint of every stored delta, sorted; merged and unmerged ones may overlap.
+    ///
+    /// # Errors
+    /// `Io`
+    pub async fn names(&self, stream: Uuid) -> Result<Vec<(u64, u64)>, StorageError> {
+        let listed = self.store.list(&paths::deltas(stream)).await?;
+        let mut names: Vec<(u64, u64)> = listed.iter().filter_map(|(path, _)| paths::parse_delta(path)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// One delta.
+    ///
+    /// # Errors
+    /// `NotFound`, `Damaged`, `Io`
+    pub async fn read(&self, stream: Uuid, first: u64, last: u64) -> Result<Delta, StorageError> {
+        let path = paths::delta(stream, first, last);
+        let bytes: Bytes = self.store.get(&path).await?;
+        let delta = decode(&path, &bytes)?;
+        let header = &delta.header;
+        if (header.stream, header.first_checkpoint, header.last_checkpoint) != (stream, first, last) {
+            return Err(StorageError::Damaged { path, reason: "its header names another delta".into() });
+        }
+        Ok(delta)
+    }
+
+    /// The chain of deltas from the one that holds checkpoint `first_needed` (the oldest one when
+    /// none is named) to the newest, made of as few objects as there are.
+    ///
+    /// # Errors
+    /// `Damaged` on a gap, or when cuts do not meet; `Io`
+    pub async fn chain(&self, stream: Uuid, first_needed: Option<u64>) -> Result<Vec<Delta>, StorageError> {
+        let names = self.names(stream).await?;
+        let damaged = |reason: String| StorageError::Damaged { path: paths::deltas(stream), reason };
+        let mut chain: Vec<Delta> = vec![];
+        for (first, last) in select(&names, first_needed).map_err(damaged)? {
+            let delta = self.read(stream, first, last).await?;
+            if let Some(before) = chain.last().filter(|before| !before.header.to.same_position(&delta.header.from)) {
+                let (end, start) = (&before.header.to, &delta.header.from);
+                return Err(damaged(format!("checkpoint {first} starts at {start}, the one before ends at {end}")));
+            }
+            chain.push(delta);
+        }
+        Ok(chain)
+    }
+
+    /// Removes the deltas that end before `checkpoint`.
+    ///
+    /// # Errors
+    /// `Io`: some are gone, the oldest first.
+    pub async fn remove_below(&self, stream: Uuid, checkpoint: u64) -> Result<(), StorageError> {
+        for (first, last) in self.names(stream).await? {
+            if last < checkpoint {
+                self.store.delete(&paths::delta(stream, first, last)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the deltas that a longer, merged one stands for.
+    ///
+    /// # Errors
+    /// `Io`: some are gone.
+    pub async fn remove_merged(&self, stream: Uuid) -> Result<(), StorageError> {
+        let names = self.names(stream).await?;
+        for (first, last) in &names {
+            let is_inside = |other: &&(u64, u64)| other.0 <= *first && *last <= other.1 && *other != &(*first, *last);
+            if names.iter().any(|other| is_inside(&other)) {
+                self.store.delete(&paths::delta(stream, *first, *last)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all deltas of a stream.
+    ///
+    /// # Errors
+    /// `Io`
+    pub async fn remove_all(&self, stream: Uuid) -> Result<(), StorageError> {
+        self.store.delete_below(&paths::deltas(stream)).await
+    }
+}
+
+fn path_of(header: &DeltaHeader) -> String {
+    paths::delta(header.stream, header.first_checkpoint, header.last_checkpoint)
+}
+
+/// The fewest of `names` (sorted) that are a chain from `first_needed` to the last checkpoint there is.
+fn select(names: &[(u64, u64)], first_needed: Option<u64>) -> Result<Vec<(u64, u64)>, String> {
+    let Some(end) = names.iter().map(|(_, last)| last + 1).max() else { return Ok(vec![]) };
+    let start = first_needed.unwrap_or(names[0].0);
+    if start >= end {
+        return Ok(vec![]);
+    }
+    // Reached checkpoint → (links so far, the link that leads to it). Links come sorted by where
+    // they start, so all ways to a start are known before a link leaves from it.
+    let mut reached: BTreeMap<u64, (usize, Option<(u64, u64)>)> = BTreeMap::from([(start, (0, None))]);
+    for &(first, last) in names {
+        let from = if first < start && start <= last { start } else { first };
+        let Some(&(links, _)) = reached.get(&from) else { continue };
+        let way = (links + 1, Some((first, last)));
+        let best = reached.entry(last + 1).or_insert(way);
+        if way.0 < best.0 {
+            *best = way;
+        }
+    }
+    let mut chain = vec![];
+    let mut at = end;
+    while at > start {
+        let Some((_, Some(link))) = reached.get(&at) else {
+            return Err(format!("no delta leads from checkpoint {start} to {}", end - 1));
+        };
+        chain.push(*link);
+        at = link.0.max(start);
+    }
+    chain.reverse();
+    Ok(chain)
+}
+
+#[cfg(test)]
+mod tests;

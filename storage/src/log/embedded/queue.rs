@@ -1,0 +1,121 @@
+//! The queue between the threads that append and the one that commits: bounded by bytes.
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::frame::EncodedFrame;
+use crate::error::StorageError;
+use crate::log::Placed;
+
+/// One append.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) frames: Vec<EncodedFrame>,
+    pub(super) done: oneshot::Sender<Result<Vec<Placed>, StorageError>>,
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        self.frames.iter().map(EncodedFrame::bytes).sum()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    filled: Condvar,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    requests: Vec<Request>,
+    /// Of the requests, and of the group that is being written.
+    bytes: usize,
+    is_closed: bool,
+    /// Why the log takes nothing any more.
+    failure: Option<String>,
+}
+
+impl Queue {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { inner: Mutex::default(), filled: Condvar::new(), bytes_max }
+    }
+
+    /// Whether anything would be taken now.
+    pub(super) fn check(&self) -> Result<(), StorageError> {
+        let inner = self.inner.lock();
+        inner.check()?;
+        if inner.bytes >= self.bytes_max { Err(full()) } else { Ok(()) }
+    }
+
+    /// Takes an append; the lock gives it its place in the order of all. One that is larger than the
+    /// bound is taken when it is alone.
+    pub(super) fn push(&self, request: Request) -> Result<(), StorageError> {
+        let bytes = request.bytes();
+        let mut inner = self.inner.lock();
+        inner.check()?;
+        if inner.bytes > 0 && inner.bytes + bytes > self.bytes_max {
+            return Err(full());
+        }
+        inner.bytes += bytes;
+        inner.requests.push(request);
+        drop(inner);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// All that is queued, as soon as something is; none once it is closed and empty.
+    pub(super) fn take(&self) -> Option<Vec<Request>> {
+        let mut inner = self.inner.lock();
+        while inner.requests.is_empty() {
+            if inner.is_closed {
+                return None;
+            }
+            self.filled.wait(&mut inner);
+        }
+        Some(std::mem::take(&mut inner.requests))
+    }
+
+    /// Makes room again, once a group is done with.
+    pub(super) fn release(&self, bytes: usize) {
+        self.inner.lock().bytes -= bytes;
+    }
+
+    /// Refuses everything from now on, and what is queued.
+    pub(super) fn fail(&self, reason: &str) {
+        let mut inner = self.inner.lock();
+        inner.failure = Some(reason.to_owned());
+        inner.bytes = 0;
+        let refused = std::mem::take(&mut inner.requests);
+        drop(inner);
+        for request in refused {
+            // Nobody waits any more: nobody needs to know.
+            let _ = request.done.send(Err(failed(reason)));
+        }
+    }
+
+    /// Takes no more; what is queued is still committed.
+    pub(super) fn close(&self) {
+        self.inner.lock().is_closed = true;
+        self.filled.notify_all();
+    }
+}
+
+impl Inner {
+    fn check(&self) -> Result<(), StorageError> {
+        match &self.failure {
+            Some(reason) => Err(failed(reason)),
+            None if self.is_closed => Err(StorageError::Closed { what: "log".into() }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn full() -> StorageError {
+    StorageError::Full { what: "the log's queue".into() }
+}
+
+fn failed(reason: &str) -> StorageError {
+    StorageError::io("appending to a log that has failed", reason)
+}
