@@ -1,0 +1,149 @@
+//! `ingest STREAM FILE|-`: sends events in order, waits when the server is full, counts.
+
+pub mod bodies;
+pub mod feed;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use futures::StreamExt;
+use schemas::freshness::IngestAnswer;
+use serde_json::{Value, json};
+
+use self::bodies::{Body, open};
+use self::feed::Feed;
+use super::Session;
+use crate::arguments::IngestArguments;
+use crate::client::Client;
+use crate::exit::Failure;
+use crate::output::{Format, cell_text, grouped, note};
+use crate::progress::{Progress, rate};
+
+/// How long one body is offered to a server that says it is full.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+/// The longest pause between two offers.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Bad records that are named on stderr.
+const ERRORS_SHOWN: usize = 5;
+
+/// The sum of all answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Events sent and answered.
+    pub received: u64,
+    /// Of those, new ones.
+    pub accepted: u64,
+    /// Of those, known ones.
+    pub duplicates: u64,
+    /// Of those, bad ones.
+    pub quarantined: u64,
+    /// Of the last answer: everything below it is durable.
+    pub position: String,
+}
+
+impl Totals {
+    /// Adds the answer to one body.
+    pub fn add(&mut self, answer: &IngestAnswer) {
+        self.received += answer.received;
+        self.accepted += answer.accepted;
+        self.duplicates += answer.duplicates;
+        self.quarantined += answer.quarantined;
+        self.position.clone_from(&answer.position);
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "received": self.received,
+            "accepted": self.accepted,
+            "duplicates": self.duplicates,
+            "quarantined": self.quarantined,
+            "position": self.position,
+        })
+    }
+}
+
+pub(super) async fn ingest(session: &Session, options: &IngestArguments) -> anyhow::Result<()> {
+    let input = open(&options.file)?;
+    let size = input.size();
+    let feed = Feed::start(input.bodies(options.batch_rows));
+    let mut progress = Progress::bytes(size);
+    let mut totals = Totals::default();
+    let result = send_all(session, options, feed, &mut totals, &mut progress).await;
+    progress.finish();
+    note(&summary(&totals, progress.elapsed()));
+    result.with_context(|| {
+        let so_far = grouped(totals.received);
+        format!("stream {}: stopped after {so_far} events, which are durable", options.stream)
+    })?;
+    match session.output.format() {
+        Format::Json | Format::Ndjson => session.output.document(&totals.json()),
+        Format::Table | Format::Csv => Ok(()),
+    }
+}
+
+async fn send_all(
+    session: &Session,
+    options: &IngestArguments,
+    mut feed: Feed,
+    totals: &mut Totals,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let in_flight = usize::try_from(options.in_flight)?;
+    let bodies = futures::stream::poll_fn(|context| feed.poll_next(context));
+    let send = |body: anyhow::Result<Body>| async {
+        let body = body?;
+        let answer = offer(&session.client, &options.stream, body.bytes).await?;
+        Ok::<_, anyhow::Error>((body.read, answer))
+    };
+    let mut answers = bodies.map(send).buffered(in_flight);
+    let mut shown = 0;
+    while let Some(answer) = answers.next().await {
+        let (read, answer) = answer?;
+        for error in answer.errors.iter().take(ERRORS_SHOWN - shown) {
+            let column = error.column.as_ref().map_or(String::new(), |column| format!(" column {column}:"));
+            note(&format!("event {}:{column} {}", totals.received + error.index + 1, error.message));
+            shown += 1;
+        }
+        totals.add(&answer);
+        let rate = rate(totals.received, progress.elapsed());
+        progress.set(read, format!("{} events, {}/s", grouped(totals.received), grouped(rate)));
+    }
+    Ok(())
+}
+
+/// Sends one body; waits as long as a full server says, within bounds.
+pub async fn offer(client: &Client, stream: &str, body: Bytes) -> anyhow::Result<IngestAnswer> {
+    let since = Instant::now();
+    loop {
+        let error = match client.ingest(stream, body.clone()).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let pause = error.downcast_ref::<Failure>().and_then(|failure| failure.retry_after);
+        match pause {
+            Some(pause) if since.elapsed() < RETRY_MAX => tokio::time::sleep(pause.min(PAUSE_MAX)).await,
+            Some(_) => return Err(error.context(format!("the server was full for {} s", RETRY_MAX.as_secs()))),
+            None => return Err(error),
+        }
+    }
+}
+
+fn summary(totals: &Totals, elapsed: Duration) -> String {
+    let mut text = format!(
+        "{} received: {} accepted, {} duplicates, {} quarantined in {:.1} s ({} events/s)",
+        grouped(totals.received),
+        grouped(totals.accepted),
+        grouped(totals.duplicates),
+        grouped(totals.quarantined),
+        elapsed.as_secs_f64(),
+        grouped(rate(totals.received, elapsed)),
+    );
+    if !totals.position.is_empty() {
+        text.push_str(&format!("\nposition {}", cell_text(&Value::from(totals.position.as_str()))));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
