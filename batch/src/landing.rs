@@ -140,6 +140,9 @@ impl Landing {
             let read = self.parts.log.read(partition, next, READ_ROWS).await.map_err(|e| stored(&e))?;
             let before = next;
             for frame in read.iter().filter_map(|frame| frame.clip(&range)) {
+                if bytes >= bytes_max.max(1) {
+                    break;
+                }
                 next = frame.end();
                 bytes += bytes_of(&frame);
                 frames.push(frame);

@@ -31,6 +31,6 @@ pub fn state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionState {
     for function in windows::functions() {
         let _ = state.register_udf(function);
     }
-    let _ = state.register_relation_planner(Arc::new(windows::TumblePlanner));
+    let _ = state.register_relation_planner(Arc::new(windows::TumblePlanner::default()));
     state
 }

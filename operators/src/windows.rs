@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
-use datafusion::common::{Column, Result, ScalarValue, exec_err, plan_err};
+use datafusion::catalog::TableProvider;
+use datafusion::common::{Column, Result, ScalarValue, TableReference, exec_err, plan_err};
+use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 use schemas::column::timestamp_type;
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, TableFactor};
@@ -65,8 +67,29 @@ impl ScalarUDFImpl for WindowBound {
 }
 
 /// Plans `TUMBLE(table, time column, INTERVAL '…') [AS alias]`.
-#[derive(Debug)]
-pub struct TumblePlanner;
+///
+/// DataFusion looks up the tables of a statement before it plans it and does not look into the
+/// arguments of a function: the planner has to know them itself.
+#[derive(Debug, Default)]
+pub struct TumblePlanner {
+    tables: Vec<(String, Arc<dyn TableProvider>)>,
+}
+
+impl TumblePlanner {
+    /// A planner that knows tables by name.
+    pub fn over(tables: Vec<(String, Arc<dyn TableProvider>)>) -> Self {
+        Self { tables }
+    }
+
+    /// A scan of a table that is known; none for another one, or for more than a name.
+    fn scan(&self, argument: &FunctionArg) -> Result<Option<LogicalPlan>> {
+        let ast::Expr::Identifier(name) = expression(argument)? else { return Ok(None) };
+        let name = if name.quote_style.is_some() { name.value } else { name.value.to_lowercase() };
+        let Some((_, table)) = self.tables.iter().find(|(known, _)| *known == name) else { return Ok(None) };
+        let scan = LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(Arc::clone(table)), None)?;
+        scan.build().map(Some)
+    }
+}
 
 impl RelationPlanner for TumblePlanner {
     fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
@@ -84,7 +107,10 @@ impl RelationPlanner for TumblePlanner {
         let [table, time, length] = arguments.args.as_slice() else {
             return plan_err!("TUMBLE takes three arguments: TUMBLE(stream, time column, INTERVAL '1 hour')");
         };
-        let input = context.plan(table_factor(table)?)?;
+        let input = match self.scan(table)? {
+            Some(scan) => scan,
+            None => context.plan(table_factor(table)?)?,
+        };
         let schema = Arc::clone(input.schema());
         let time = context.sql_to_expr(expression(time)?, &schema)?;
         let length = context.sql_to_expr(expression(length)?, &schema)?;

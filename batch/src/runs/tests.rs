@@ -339,10 +339,10 @@ async fn restart_marks_interrupted_runs_and_starts_them_again_once() {
     again.serve();
     let second = tokio::time::timeout(PATIENCE, async {
         loop {
-            if let Ok(run) = again.service.run(2, Some(PATIENCE)).await {
-                break run;
+            match again.service.run(2, Some(PATIENCE)).await {
+                Ok(run) if run.state.is_final() => break run,
+                _ => tokio::task::yield_now().await,
             }
-            tokio::task::yield_now().await;
         }
     });
     let second = second.await.unwrap();

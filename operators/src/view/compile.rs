@@ -25,6 +25,7 @@ use schemas::{LatePolicy, Problem};
 
 use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
 use super::{CELLS, CellPlan, View, ViewSource, refuse};
+use crate::windows::TumblePlanner;
 use crate::{error, evidence, session};
 
 /// Name of the table that the row program reads: whatever rows are folded next.
@@ -63,9 +64,11 @@ fn check_statement(plan: &LogicalPlan) -> Result<(), Problem> {
 fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
     let mut config = session::config().with_target_partitions(1).with_batch_size(MICRO_BATCH_ROWS);
     config.options_mut().optimizer.repartition_joins = false;
-    let state = session::state(config, Arc::new(RuntimeEnv::default()));
+    let mut state = session::state(config, Arc::new(RuntimeEnv::default()));
     let schema = MemorySchemaProvider::new();
-    schema.register_table(source.stream.name.clone(), feed_table(source.stream.record_schema(), vec![])?)?;
+    let stream = feed_table(source.stream.record_schema(), vec![])?;
+    schema.register_table(source.stream.name.clone(), Arc::clone(&stream))?;
+    state.register_relation_planner(Arc::new(TumblePlanner::over(vec![(source.stream.name.clone(), stream)])))?;
     for table in source.tables {
         let Some(first) = table.rows.first() else { continue };
         let rows = MemTable::try_new(first.schema(), vec![table.rows.clone()])?;
