@@ -22,6 +22,8 @@ mod min_max;
 mod one_group;
 mod refused;
 mod sum;
+#[cfg(test)]
+mod tests;
 mod types;
 mod udaf;
 mod variance;

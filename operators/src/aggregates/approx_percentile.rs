@@ -43,7 +43,8 @@ impl Definition for ApproxPercentile {
             Self::Median => 1,
         };
         if args.len() != count {
-            let hint = if args.len() == 3 { " (its precision is fixed, so it takes no number of centroids)" } else { "" };
+            let hint =
+                if args.len() == 3 { " (its precision is fixed, so it takes no number of centroids)" } else { "" };
             return plan_err!("{} takes {count} arguments, found {}{hint}", self.name(), args.len());
         }
         for arg in args {

@@ -91,10 +91,7 @@ struct WholeAvgs<T: Summed> {
 }
 
 impl<T: Summed> WholeAvgs<T> {
-    fn new(
-        state: DataType,
-        finish: impl Fn(&[SumOf<T>], &[i64]) -> Result<ArrayRef> + Send + Sync + 'static,
-    ) -> Self {
+    fn new(state: DataType, finish: impl Fn(&[SumOf<T>], &[i64]) -> Result<ArrayRef> + Send + Sync + 'static) -> Self {
         Self { totals: Totals::new(state), counts: Vec::new(), finish: Arc::new(finish) }
     }
 }
@@ -240,9 +237,7 @@ impl Groups for FloatAvgs {
 
     fn into_values(mut self) -> Result<ArrayRef> {
         let sums = &mut self.sums;
-        let average = |(group, count): (usize, &i64)| {
-            (*count > 0).then(|| sums.exact(group).quotient(count.unsigned_abs()))
-        };
+        let average = |(group, count): (usize, &i64)| (*count > 0).then(|| sums.quotient(group, count.unsigned_abs()));
         Ok(Arc::new(self.counts.iter().enumerate().map(average).collect::<Float64Array>()))
     }
 

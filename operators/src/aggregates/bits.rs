@@ -38,9 +38,7 @@ impl Definition for Bits {
     fn distinct(&self) -> Distinct {
         match self {
             Self::And | Self::Or => Distinct::Ignored,
-            Self::Xor => {
-                Distinct::Refused("bit_xor(distinct x) keeps every value and is not supported in a view")
-            }
+            Self::Xor => Distinct::Refused("bit_xor(distinct x) keeps every value and is not supported in a view"),
         }
     }
 

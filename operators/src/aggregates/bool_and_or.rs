@@ -14,7 +14,9 @@ use super::groups::{Groups, Rows, bytes_of, grow, nulls_of};
 use super::udaf::{Definition, Distinct, StateColumn, boxed, only};
 
 /// How two booleans become one.
-pub(crate) trait Fold: Send + std::fmt::Debug + Clone + PartialEq + Eq + std::hash::Hash + Sync + 'static {
+pub(crate) trait Fold:
+    Send + std::fmt::Debug + Clone + PartialEq + Eq + std::hash::Hash + Sync + 'static
+{
     /// The SQL name.
     const NAME: &'static str;
     /// The result for no values; it never wins.

@@ -15,12 +15,8 @@ pub fn mergeable_spelling(name: &str) -> Option<&'static str> {
         "last_value" => "last_value(x) depends on the order of the rows; write max(x)",
         "any_value" => "any_value(x) depends on the order of the rows; write min(x) or max(x)",
         "nth_value" => "nth_value(x, n) depends on the order of the rows; write min(x) or max(x)",
-        "array_agg" => {
-            "array_agg(x) keeps every value in the order of the rows; group by x and write count(*)"
-        }
-        "string_agg" => {
-            "string_agg(x, ',') keeps every value in the order of the rows; group by x and write count(*)"
-        }
+        "array_agg" => "array_agg(x) keeps every value in the order of the rows; group by x and write count(*)",
+        "string_agg" => "string_agg(x, ',') keeps every value in the order of the rows; group by x and write count(*)",
         "corr" | "covar" | "covar_samp" | "covar_pop" => {
             "covariances and correlations are rounded at every step, so they depend on the order of the rows; \
              write avg(x * y), avg(x), avg(y), var_pop(x) and var_pop(y) and combine them when you query"

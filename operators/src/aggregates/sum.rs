@@ -234,7 +234,7 @@ impl Groups for FloatSums {
     fn into_values(mut self) -> Result<ArrayRef> {
         let sums = &mut self.0;
         let count = sums.len();
-        let value = |group| if sums.is_empty(group) { None } else { Some(sums.exact(group).quotient(1)) };
+        let value = |group| if sums.is_empty(group) { None } else { Some(sums.quotient(group, 1)) };
         Ok(Arc::new((0..count).map(value).collect::<Float64Array>()))
     }
 
@@ -254,9 +254,7 @@ pub(crate) fn merge_exact<W: super::exact::window::Window>(
 }
 
 /// The canonical states of exact sums; null for a group without values.
-pub(crate) fn exact_state<W: super::exact::window::Window>(
-    sums: &mut super::exact::cells::ExactCells<W>,
-) -> ArrayRef {
+pub(crate) fn exact_state<W: super::exact::window::Window>(sums: &mut super::exact::cells::ExactCells<W>) -> ArrayRef {
     let mut states = LargeBinaryBuilder::with_capacity(sums.len(), sums.len() * 21);
     let mut bytes = Vec::with_capacity(64);
     for group in 0..sums.len() {

@@ -154,5 +154,7 @@ fn binary_array<O: OffsetSizeTrait>(values: &[Option<Vec<u8>>]) -> Result<ArrayR
 }
 
 fn text(bytes: Option<&[u8]>) -> Result<Option<&str>> {
-    bytes.map(|bytes| str::from_utf8(bytes).map_err(|error| exec_datafusion_err!("a string is not UTF-8: {error}"))).transpose()
+    bytes
+        .map(|bytes| str::from_utf8(bytes).map_err(|error| exec_datafusion_err!("a string is not UTF-8: {error}")))
+        .transpose()
 }

@@ -110,10 +110,8 @@ fn exact_variance(count: u64, freedom: u64, sum: Exact, squares: Exact) -> f64 {
     let square_of_sum = sum.product(&sum);
     let exponent = squares_exponent.min(2 * sum_exponent);
     let above = |own: i32| usize::try_from(own - exponent).unwrap_or(0);
-    let mut deviation = squares
-        .times(count)
-        .shifted(above(squares_exponent))
-        .minus(&square_of_sum.shifted(above(2 * sum_exponent)));
+    let mut deviation =
+        squares.times(count).shifted(above(squares_exponent)).minus(&square_of_sum.shifted(above(2 * sum_exponent)));
     if deviation.is_zero() {
         return 0.0;
     }

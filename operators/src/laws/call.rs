@@ -158,7 +158,7 @@ impl CallTable<'_> {
     }
 }
 
-/// States, one per row.
+/// States, one per row. Equality is of values (floats bit by bit), whatever the layout of a slice.
 #[derive(Debug, PartialEq)]
 pub(crate) struct States {
     rows: RecordBatch,

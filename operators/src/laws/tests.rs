@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, make
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
-use datafusion::functions_aggregate::{sum::sum_udaf, array_agg::array_agg_udaf};
+use datafusion::functions_aggregate::{array_agg::array_agg_udaf, sum::sum_udaf};
 use proptest::prelude::*;
 
 use super::chance::Chance;
@@ -35,10 +35,26 @@ fn ordered_types() -> Vec<DataType> {
         Int8, Int64, LargeUtf8, Time64, Timestamp, UInt64, Utf8, Utf8View,
     };
     vec![
-        Int8, Int64, UInt64, Float32, Float64, Boolean, Utf8, LargeUtf8, Utf8View, Binary, BinaryView, Date32,
-        Decimal32(7, 2), Decimal64(15, 2), Decimal128(12, 2), Decimal256(50, 3),
-        Timestamp(TimeUnit::Microsecond, Some("UTC".into())), Timestamp(TimeUnit::Second, None),
-        Time64(TimeUnit::Microsecond), Duration(TimeUnit::Millisecond),
+        Int8,
+        Int64,
+        UInt64,
+        Float32,
+        Float64,
+        Boolean,
+        Utf8,
+        LargeUtf8,
+        Utf8View,
+        Binary,
+        BinaryView,
+        Date32,
+        Decimal32(7, 2),
+        Decimal64(15, 2),
+        Decimal128(12, 2),
+        Decimal256(50, 3),
+        Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        Timestamp(TimeUnit::Second, None),
+        Time64(TimeUnit::Microsecond),
+        Duration(TimeUnit::Millisecond),
     ]
 }
 
@@ -86,8 +102,22 @@ fn integers_as(data_type: &DataType, rows: usize, chance: &mut Chance) -> ArrayR
 
 fn nasty_float(chance: &mut Chance) -> f64 {
     const NASTY: [f64; 16] = [
-        0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, -f64::MAX, f64::MIN_POSITIVE, 5e-324, -5e-324,
-        1e300, -1e300, 1e-300, 0.1, 9_007_199_254_740_993.0, -1.5,
+        0.0,
+        -0.0,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::MAX,
+        -f64::MAX,
+        f64::MIN_POSITIVE,
+        5e-324,
+        -5e-324,
+        1e300,
+        -1e300,
+        1e-300,
+        0.1,
+        9_007_199_254_740_993.0,
+        -1.5,
     ];
     match chance.below(8) {
         // NaN and infinities hide everything else, so most columns should have none.
@@ -124,7 +154,7 @@ fn check_all(rows: usize, seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     // order and transmission delay change nothing.
     #[test]

@@ -203,9 +203,14 @@ fn insert_code(registers: &mut [u8; REGISTERS], code: u32) {
 
 /// Sorts, and keeps the greatest rank of each index.
 fn compact(codes: &mut Vec<u32>) {
-    codes.sort_unstable_by(|a, b| b.cmp(a));
-    codes.dedup_by_key(|code| *code >> RANK_BITS);
-    codes.reverse();
+    codes.sort_unstable();
+    codes.dedup_by(|next, kept| {
+        let same = *next >> RANK_BITS == *kept >> RANK_BITS;
+        if same {
+            *kept = *next; // the greater one
+        }
+        same
+    });
 }
 
 fn estimate_registers(registers: &[u8; REGISTERS]) -> u64 {
@@ -320,7 +325,8 @@ mod tests {
 
     #[test]
     fn codes_and_hashes_fill_registers_alike() {
-        let hashes = [0, 1, u64::MAX, 1 << 63, 1 << 52, 1 << 51, 1 << 39, 1 << 38, (1 << 39) - 1, 0x1234_5678_9abc_def0];
+        let hashes =
+            [0, 1, u64::MAX, 1 << 63, 1 << 52, 1 << 51, 1 << 39, 1 << 38, (1 << 39) - 1, 0x1234_5678_9abc_def0];
         for hash in hashes {
             let mut by_code = [0; REGISTERS];
             insert_code(&mut by_code, code_of(hash));

@@ -171,8 +171,7 @@ impl Counts {
         let mut near = buckets.iter().copied().filter(|bucket| (low..low + WINDOW_MAX).contains(bucket));
         let base = near.next().unwrap_or(low);
         let top = near.next_back().unwrap_or(base);
-        let mut counts =
-            Self { base, window: vec![0; (top - base) as usize + 1], far: BTreeMap::new() };
+        let mut counts = Self { base, window: vec![0; (top - base) as usize + 1], far: BTreeMap::new() };
         buckets.iter().for_each(|bucket| counts.add(*bucket, 1));
         counts
     }
@@ -267,8 +266,23 @@ mod tests {
     #[test]
     fn buckets_are_ordered_and_close_to_their_values() {
         let values = [
-            f64::NEG_INFINITY, -f64::MAX, -1e10, -256.0, -3.7, -1.0, -1e-300, 0.0, 1e-300, 0.1, 1.0, 3.7, 255.0, 1e10,
-            f64::MAX, f64::INFINITY, f64::NAN,
+            f64::NEG_INFINITY,
+            -f64::MAX,
+            -1e10,
+            -256.0,
+            -3.7,
+            -1.0,
+            -1e-300,
+            0.0,
+            1e-300,
+            0.1,
+            1.0,
+            3.7,
+            255.0,
+            1e10,
+            f64::MAX,
+            f64::INFINITY,
+            f64::NAN,
         ];
         for pair in values.windows(2) {
             assert!(bucket_of(pair[0]) < bucket_of(pair[1]), "{pair:?}");
@@ -296,7 +310,7 @@ mod tests {
         let mut values: Vec<f64> = (0..20_001).map(|i| ((i * 7_919 % 20_011) as f64 / 1_500.0).exp2() - 40.0).collect();
         let mut histogram = histogram(&values);
         values.sort_unstable_by(f64::total_cmp);
-        for share in [0.01, 0.25, 0.5, 0.9, 0.99, 0.999] {
+        for share in [0.01_f64, 0.25, 0.5, 0.9, 0.99, 0.999] {
             let rank = share * 20_000.0;
             let (low, high) = (values[rank.floor() as usize], values[rank.ceil() as usize]);
             let exact = low + (high - low) * (rank - rank.floor());

@@ -11,6 +11,7 @@ use super::limbs::{
     Canonical, MINUS_INFINITY, NAN, PLUS_INFINITY, Superaccumulator, special_value, write_canonical, write_special,
 };
 use super::natural::Natural;
+use super::round::round_quotient;
 use super::window::Window;
 use crate::aggregates::groups::{bytes_of, grow};
 
@@ -285,6 +286,20 @@ impl<W: Window> ExactCells<W> {
         Exact::Finite { negative, magnitude, exponent: start as i32 * 32 - W::BIAS }
     }
 
+    /// The sum of a group divided by `divisor`, rounded once.
+    pub(crate) fn quotient(&mut self, group: usize, divisor: u64) -> f64 {
+        let cell = &self.cells[group];
+        if cell.kind == Kind::Window
+            && let Some(sum) = W::unpack(cell.packed).narrow()
+        {
+            return round_quotient(sum < 0, sum.unsigned_abs(), i32::from(cell.base) - W::BIAS, divisor);
+        }
+        match self.exact(group) {
+            Exact::Special(value) => value,
+            Exact::Finite { negative, magnitude, exponent } => magnitude.round_quotient(negative, exponent, divisor),
+        }
+    }
+
     /// Removes the first groups (or all).
     pub(crate) fn take(&mut self, emit: EmitTo) -> Self {
         let mut taken = Self { cells: emit.take_needed(&mut self.cells), supers: Vec::new() };
@@ -304,15 +319,5 @@ impl<W: Window> ExactCells<W> {
     pub(crate) fn heap_bytes(&self) -> usize {
         let wide: usize = self.supers.iter().map(Superaccumulator::heap_bytes).sum();
         bytes_of(&self.cells) + bytes_of(&self.supers) + wide
-    }
-}
-
-impl Exact {
-    /// The sum divided by `divisor`, rounded once.
-    pub(crate) fn quotient(self, divisor: u64) -> f64 {
-        match self {
-            Self::Special(value) => value,
-            Self::Finite { negative, magnitude, exponent } => magnitude.round_quotient(negative, exponent, divisor),
-        }
     }
 }

@@ -98,8 +98,7 @@ impl Superaccumulator {
     pub(crate) fn add_limbs(&mut self, start: usize, words: impl ExactSizeIterator<Item = u32>) {
         let last = words.len().saturating_sub(1);
         for (index, word) in words.enumerate() {
-            self.limbs[start + index] +=
-                if index == last { i64::from(word.cast_signed()) } else { i64::from(word) };
+            self.limbs[start + index] += if index == last { i64::from(word.cast_signed()) } else { i64::from(word) };
         }
         self.added();
     }

@@ -43,6 +43,9 @@ pub(crate) fn round_quotient(negative: bool, magnitude: u128, exponent: i32, div
         return 0.0;
     }
     let shift = magnitude.leading_zeros();
+    if divisor == 1 {
+        return round(negative, magnitude, exponent, false);
+    }
     let dividend = magnitude << shift;
     let divisor = u128::from(divisor);
     round(negative, dividend / divisor, exponent - shift as i32, !dividend.is_multiple_of(divisor))

@@ -35,6 +35,8 @@ pub(crate) trait Window: Copy + Send + 'static {
     fn unpack(packed: Self::Packed) -> Self;
     /// Whether it is zero.
     fn is_zero(self) -> bool;
+    /// The value, if it fits into 128 bits.
+    fn narrow(self) -> Option<i128>;
 }
 
 impl Window for i128 {
@@ -89,6 +91,10 @@ impl Window for i128 {
 
     fn is_zero(self) -> bool {
         self == 0
+    }
+
+    fn narrow(self) -> Option<i128> {
+        Some(self)
     }
 }
 
@@ -150,14 +156,15 @@ impl Window for i256 {
 
     #[inline]
     fn unpack([a, b, c, d]: [u64; 4]) -> Self {
-        Self::from_parts(
-            u128::from(b) << 64 | u128::from(a),
-            (u128::from(d) << 64 | u128::from(c)).cast_signed(),
-        )
+        Self::from_parts(u128::from(b) << 64 | u128::from(a), (u128::from(d) << 64 | u128::from(c)).cast_signed())
     }
 
     fn is_zero(self) -> bool {
         self == Self::ZERO
+    }
+
+    fn narrow(self) -> Option<i128> {
+        self.to_i128()
     }
 }
 
