@@ -20,9 +20,12 @@ use operators::{RowFinish, View};
 use parking_lot::Mutex;
 use schemas::documents::manifest::Manifest;
 use schemas::{Code, Problem};
+use storage::batch_view::BatchViewReader;
 use storage::snapshot::ViewSnapshot;
 use storage::store::Store;
 use uuid::Uuid;
+
+use crate::engine::bytes_of;
 
 /// What a look-up found.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ pub struct Found {
     pub rows: RecordBatch,
     /// Cells compared or decoded on the way.
     pub cells_read: u64,
-    /// Bytes read from files.
+    /// Bytes of the cells found in files; pages that were decoded before are kept.
     pub bytes_read: u64,
 }
 
@@ -74,10 +77,9 @@ impl Lookup {
         let (mut cells_read, mut bytes_read) = (0, 0);
         if let Some(manifest) = snapshot.manifest.as_ref().filter(|manifest| !manifest.files.is_empty()) {
             let reader = self.reader(view, snapshot.view, manifest).await?;
-            let states = reader.rows_with_key_prefix(&key).await.map_err(|e| e.problem())?;
-            cells_read += states.num_rows() as u64;
-            bytes_read += states.get_array_memory_size() as u64;
-            if states.num_rows() > 0 {
+            for states in reader.rows_with_key_prefix(&key).await.map_err(|e| e.problem())? {
+                cells_read += states.num_rows() as u64;
+                bytes_read += bytes_of(&states) as u64;
                 cells.merge(&states)?;
             }
         }
@@ -109,7 +111,7 @@ impl Lookup {
         if let Some((_, reader)) = known.filter(|(sequence, _)| *sequence == manifest.sequence) {
             return Ok(reader);
         }
-        let reader = BatchViewReader::open(&self.store, Arc::clone(view.state_schema()), manifest).await;
+        let reader = BatchViewReader::open(&self.store, Arc::clone(view.state_schema()), &manifest.files).await;
         let reader = Arc::new(reader.map_err(|e| e.problem())?);
         if let Some(open) = self.open.lock().get_mut(&id) {
             open.reader = Some((manifest.sequence, Arc::clone(&reader)));
@@ -166,15 +168,6 @@ fn equal_range(rows: usize, order: impl Fn(usize) -> Ordering) -> (Range<usize>,
     let end = first(start, rows, &|o| o.is_gt());
     (start..end, compared)
 }
-
-// STUB
-#[derive(Debug)]
-struct BatchViewReader;
-impl BatchViewReader {
-    async fn open(_: &Store, _: arrow::datatypes::SchemaRef, _: &Manifest) -> Result<Self, storage::StorageError> { Ok(Self) }
-    async fn rows_with_key_prefix(&self, _: &[ArrayRef]) -> Result<RecordBatch, storage::StorageError> { unimplemented!() }
-}
-// END STUB
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 //! Parquet is read with the view's own state schema, page index and filter push-down (DESIGN §11).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -54,6 +55,7 @@ pub struct SnapshotStates {
     snapshot: Arc<ViewSnapshot>,
     layer: Layer,
     store: Arc<dyn ObjectStore>,
+    scanned: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for SnapshotStates {
@@ -66,7 +68,14 @@ impl std::fmt::Debug for SnapshotStates {
 impl SnapshotStates {
     /// The states of `layer`. The snapshot's coverage was asserted before.
     pub fn new(view: Arc<View>, snapshot: Arc<ViewSnapshot>, layer: Layer, store: Arc<dyn ObjectStore>) -> Self {
-        Self { view, snapshot, layer, store }
+        Self { view, snapshot, layer, store, scanned: Arc::default() }
+    }
+
+    /// Counts cells in memory into `scanned` when they are scanned: unlike files, memory has no metrics.
+    #[must_use]
+    pub fn counting(mut self, scanned: &Arc<AtomicU64>) -> Self {
+        self.scanned = Arc::clone(scanned);
+        self
     }
 
     fn batch(
@@ -107,6 +116,7 @@ impl SnapshotStates {
         if states.is_empty() {
             return Ok(None);
         }
+        self.scanned.fetch_add(states.iter().map(|rows| rows.num_rows() as u64).sum(), Ordering::Relaxed);
         let mut parts: Vec<Vec<RecordBatch>> = vec![vec![]; partitions.clamp(1, states.len())];
         let count = parts.len();
         for (index, rows) in states.into_iter().enumerate() {

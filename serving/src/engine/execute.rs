@@ -1,6 +1,7 @@
 //! Running a plan within the bounds of memory and rows, and what it read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
@@ -58,7 +59,8 @@ impl QueryEngine {
             }
         }
         drop(stream);
-        let (cells_read, bytes_read) = read_by(&physical);
+        let (from_files, bytes_read) = read_by(&physical);
+        let cells_read = from_files + prepared.scanned.load(Ordering::Relaxed);
         Ok(Executed { schema: physical.schema(), rows, truncated, cells_read, bytes_read })
     }
 }
@@ -73,14 +75,14 @@ fn limited(plan: LogicalPlan, limit: usize) -> Result<LogicalPlan> {
 }
 
 /// Bytes of the rows themselves, not of the larger buffers that they may be slices of.
-fn bytes_of(rows: &RecordBatch) -> usize {
+pub(crate) fn bytes_of(rows: &RecordBatch) -> usize {
     let column = |array: &Arc<dyn Array>| {
         array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
     };
     rows.columns().iter().map(column).sum()
 }
 
-/// Rows and bytes that the leaves of an executed plan have read.
+/// Rows and bytes that the leaves of an executed plan have read from files.
 fn read_by(plan: &Arc<dyn ExecutionPlan>) -> (u64, u64) {
     let children = plan.children();
     if children.is_empty() {

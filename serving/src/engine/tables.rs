@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
@@ -9,13 +10,12 @@ use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
     TableProvider,
 };
-use datafusion::common::DataFusionError;
+use datafusion::common::{DataFusionError, ParamValues, TableReference};
 use datafusion::config::Dialect;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::common::ParamValues;
 use schemas::{Catalog, Code, Problem};
 
 use super::{Covered, QueryEngine, QueryRequest, Referenced, SCHEMAS, Snapshots, resolve, schema_of, sql_problem};
@@ -27,6 +27,15 @@ pub(crate) struct Prepared {
     pub(crate) session: SessionState,
     pub(crate) plan: LogicalPlan,
     pub(crate) covered: Vec<Covered>,
+    /// Cells in memory that the plan scans.
+    pub(crate) scanned: Arc<AtomicU64>,
+}
+
+/// What resolving a query's tables leads to, besides the tables.
+#[derive(Default)]
+struct Read {
+    covered: Vec<Covered>,
+    scanned: Arc<AtomicU64>,
 }
 
 /// The tables of one query by schema and name.
@@ -44,17 +53,25 @@ impl QueryEngine {
         let statement = self.base.sql_to_statement(&request.sql, &Dialect::PostgreSQL).map_err(to_problem)?;
         let references = self.base.resolve_table_references(&statement).map_err(to_problem)?;
         let mut snapshots = Snapshots::new(&self.parts, catalog, &request.at_least, timeout)?;
-        let (mut tables, mut covered) = (Tables::new(), vec![]);
+        let (mut tables, mut read) = (Tables::new(), Read::default());
         for reference in references {
+            if self.is_table_function(&reference) {
+                continue;
+            }
             let referenced = resolve(catalog, &reference, &request.sql)?;
-            let table = self.table(catalog, &referenced, &mut snapshots, &mut covered).await?;
+            let table = self.table(catalog, &referenced, &mut snapshots, &mut read).await?;
             tables.insert((schema_of(&reference).to_owned(), reference.table().to_owned()), table);
         }
         let session = self.session(tables).map_err(to_problem)?;
         let plan = session.statement_to_plan(statement).await.map_err(to_problem)?;
         assert_read_only(&plan)?;
         let plan = with_params(plan, request)?;
-        Ok(Prepared { session, plan, covered })
+        Ok(Prepared { session, plan, covered: read.covered, scanned: read.scanned })
+    }
+
+    /// `generate_series` and the like, which stand where a table can stand.
+    fn is_table_function(&self, reference: &TableReference) -> bool {
+        reference.schema().is_none() && self.base.table_functions().contains_key(reference.table())
     }
 
     /// A session that sees these tables and nothing else.
@@ -82,15 +99,15 @@ impl QueryEngine {
         catalog: &Catalog,
         referenced: &Referenced,
         snapshots: &mut Snapshots<'_>,
-        covered: &mut Vec<Covered>,
+        read: &mut Read,
     ) -> Result<Arc<dyn TableProvider>, Problem> {
         match referenced {
             Referenced::View(def, layer) => {
                 let one = snapshots.view(def, *layer).await?;
                 let (view, snapshot) = (Arc::clone(&one.view), Arc::clone(&one.snapshot));
                 let store = self.parts.store.inner();
-                let states = SnapshotStates::new(Arc::clone(&view), snapshot, *layer, store);
-                covered.push(one);
+                let states = SnapshotStates::new(Arc::clone(&view), snapshot, *layer, store).counting(&read.scanned);
+                read.covered.push(one);
                 operators::merged::table(&view, Arc::new(states)).map_err(|e| internal(&e))
             }
             Referenced::Table(def) => {

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use schemas::column::is_reserved;
 use schemas::{Code, Problem, StreamDef};
-use storage::log::{Frame, Log};
+use storage::log::Frame;
 
 use crate::parts::Parts;
 
