@@ -83,7 +83,7 @@ mod tests {
     }
 
     fn held(rows: &RecordBatch) -> usize {
-        rows.column(0).as_string_view().data_buffers().iter().map(|b| b.len()).sum()
+        rows.column(0).as_string_view().data_buffers().iter().map(arrow::buffer::Buffer::len).sum()
     }
 
     #[test]

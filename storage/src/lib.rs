@@ -2,7 +2,17 @@
 //!
 //! Knows nothing of SQL and of how states are computed: it never uses `operators`.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::from_iter_instead_of_collect,
+        clippy::unit_arg,
+        reason = "tests"
+    )
+)]
 
 pub mod batch_view;
 pub mod catalog;

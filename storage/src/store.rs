@@ -4,7 +4,7 @@
 //! durable when the call returns; object stores promise that themselves.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,12 +49,12 @@ impl Store {
             return Ok(Self::in_memory());
         }
         if !url_or_path.contains("://") {
-            return Self::local(PathBuf::from(url_or_path)).map_err(|cause| failed(cause.into()));
+            return Self::local(FsPath::new(url_or_path)).map_err(|cause| failed(cause.into()));
         }
         let mut url = Url::parse(url_or_path).map_err(|cause| failed(cause.into()))?;
         if url.scheme() == "file" {
             let folder = url.to_file_path().map_err(|()| failed("not a path of this machine".into()))?;
-            return Self::local(folder).map_err(|cause| failed(cause.into()));
+            return Self::local(&folder).map_err(|cause| failed(cause.into()));
         }
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
@@ -65,6 +65,9 @@ impl Store {
     }
 
     /// An empty store in memory, for tests.
+    ///
+    /// # Panics
+    /// Never.
     pub fn in_memory() -> Self {
         let bucket: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
         #[expect(clippy::expect_used, reason = "a constant")]
@@ -78,8 +81,8 @@ impl Store {
         Self::with_prefix(url, bucket, prefix, Kind::Remote)
     }
 
-    fn local(folder: PathBuf) -> Result<Self, std::io::Error> {
-        durable::create_folder(&folder)?;
+    fn local(folder: &FsPath) -> Result<Self, std::io::Error> {
+        durable::create_folder(folder)?;
         let folder = folder.canonicalize()?;
         let no_url = || std::io::Error::other("the folder has no URL");
         let url = Url::from_directory_path(&folder).map_err(|()| no_url())?;

@@ -50,17 +50,14 @@ impl Part {
         let path = file.path.clone();
         let options =
             ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required).with_schema(Arc::clone(schema));
-        let (source, metadata) = match store.local_path(&path) {
-            Some(local) => {
-                let file = open_local(&path, &local)?;
-                let metadata = ArrowReaderMetadata::load(&file, options);
-                (Source::Local(file), metadata)
-            }
-            None => {
-                let mut reader = RemoteFile::new(store, file);
-                let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await;
-                (Source::Remote(reader), metadata)
-            }
+        let (source, metadata) = if let Some(local) = store.local_path(&path) {
+            let file = open_local(&path, &local)?;
+            let metadata = ArrowReaderMetadata::load(&file, options);
+            (Source::Local(file), metadata)
+        } else {
+            let mut reader = RemoteFile::new(store, file);
+            let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await;
+            (Source::Remote(reader), metadata)
         };
         let damaged = |reason: String| StorageError::Damaged { path: path.clone(), reason };
         let metadata = metadata.map_err(|cause| failure(&path, cause))?;

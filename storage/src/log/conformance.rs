@@ -38,7 +38,7 @@ pub fn rows(from: i64, count: usize) -> Result<RecordBatch, StorageError> {
     let text = |n: i64| if n % 3 == 0 { None } else { Some(format!("text of the row with number {n}")) };
     let columns: Vec<arrow::array::ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(numbers())),
-        Arc::new(StringViewArray::from_iter(numbers().map(text))),
+        Arc::new(numbers().map(text).collect::<StringViewArray>()),
     ];
     RecordBatch::try_new(schema(), columns).map_err(|cause| StorageError::io("making rows", cause))
 }

@@ -7,6 +7,7 @@ fn local() -> (tempfile::TempDir, Store) {
 }
 
 async fn behaves(store: &Store) {
+    assert!(store.list("nothing/here").await.unwrap().is_empty());
     assert!(matches!(store.get("x/1").await, Err(StorageError::NotFound { .. })));
     store.put_new("x/1", Bytes::from_static(b"one")).await.unwrap();
     let again = store.put_new("x/1", Bytes::from_static(b"two")).await;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use schemas::Cut;
 
 use super::Identity;
-use super::frame::{LAST_OF_APPEND, LAST_OF_GROUP, next_group};
+use super::frame::{EncodedFrame, LAST_OF_APPEND, LAST_OF_GROUP, next_group};
 use super::queue::{Queue, Request};
 use super::segment::{Begin, Segment};
 use super::state::{Durable, State};
@@ -112,7 +112,7 @@ impl Committer {
     pub(super) fn run(mut self) {
         let _guard = FailOnPanic(Arc::clone(&self.queue));
         while let Some(requests) = self.queue.take() {
-            let bytes = requests.iter().flat_map(|request| &request.frames).map(|frame| frame.bytes()).sum();
+            let bytes = requests.iter().flat_map(|request| &request.frames).map(EncodedFrame::bytes).sum();
             if let Err(reason) = self.commit(requests) {
                 tracing::error!(folder = %self.identity.folder.display(), reason, "the log takes nothing any more");
                 self.queue.fail(&reason);
@@ -192,7 +192,7 @@ impl Committer {
 
     fn write(&mut self, requests: &[Request]) -> Result<u64, WriteError> {
         let mut slices: Vec<IoSlice<'_>> = frames_of(requests)
-            .flat_map(super::frame::EncodedFrame::parts)
+            .flat_map(EncodedFrame::parts)
             .filter(|part| !part.is_empty())
             .map(IoSlice::new)
             .collect();
@@ -243,6 +243,6 @@ impl Drop for FailOnPanic {
 }
 
 /// The frames that are written: those with rows.
-fn frames_of(requests: &[Request]) -> impl Iterator<Item = &super::frame::EncodedFrame> {
+fn frames_of(requests: &[Request]) -> impl Iterator<Item = &EncodedFrame> {
     requests.iter().flat_map(|request| &request.frames).filter(|frame| frame.rows.num_rows() > 0)
 }

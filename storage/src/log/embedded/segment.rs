@@ -117,7 +117,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<u64>, StorageError> {
     let mut numbers = vec![];
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".new") {
+        if name.strip_suffix(".new").is_some() {
             std::fs::remove_file(folder.join(&name)).map_err(failed)?;
         }
         numbers.extend(name.strip_suffix(".log").and_then(|number| number.parse::<u64>().ok()));
