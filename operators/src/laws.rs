@@ -50,6 +50,7 @@ pub fn check(aggregate: &Arc<AggregateUDF>, args: &[Argument], seed: u64) -> Res
 }
 
 type Holds = datafusion::common::Result<bool>;
+type Law<L> = (&'static str, fn(&mut L) -> Holds);
 
 struct Laws<'a> {
     call: &'a Call,
@@ -57,7 +58,7 @@ struct Laws<'a> {
 }
 
 impl Laws<'_> {
-    const ALL: [(&'static str, fn(&mut Self) -> Holds); 12] = [
+    const ALL: [Law<Self>; 12] = [
         ("the order of the rows does not matter", Self::any_order),
         ("the size of the batches does not matter", Self::any_batch_size),
         ("merge is commutative", Self::commutative),

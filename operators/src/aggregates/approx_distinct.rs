@@ -65,7 +65,7 @@ struct Sketches {
 impl Sketches {
     #[inline]
     fn insert(&mut self, group: usize, hash: u64) {
-        self.heap += self.sketches[group].insert(hash);
+        self.heap = self.heap.wrapping_add_signed(self.sketches[group].insert(hash));
     }
 }
 
@@ -106,7 +106,7 @@ impl Groups for Sketches {
     fn merge(&mut self, states: &[ArrayRef], rows: &Rows<'_>) -> Result<()> {
         let states = states[0].as_binary::<i64>();
         rows.try_each(states.nulls(), |row, group| {
-            self.heap += self.sketches[group].merge(states.value(row))?;
+            self.heap = self.heap.wrapping_add_signed(self.sketches[group].merge(states.value(row))?);
             Ok(())
         })
     }

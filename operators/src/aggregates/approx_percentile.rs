@@ -66,7 +66,7 @@ impl Definition for ApproxPercentile {
             Self::Any => percentile_of(call)?,
             Self::Median => 0.5,
         };
-        boxed(Histograms { percentile, histograms: Vec::new(), heap: 0 })
+        boxed(Histograms { percentile, groups: Vec::new(), heap: 0 })
     }
 
     fn within_group(&self) -> bool {
@@ -92,25 +92,25 @@ fn percentile_of(call: &AccumulatorArgs<'_>) -> Result<f64> {
 /// One histogram per group.
 struct Histograms {
     percentile: f64,
-    histograms: Vec<Histogram>,
+    groups: Vec<Histogram>,
     /// Bytes that the histograms hold.
     heap: usize,
 }
 
 impl Groups for Histograms {
     fn fresh(&self) -> Self {
-        Self { percentile: self.percentile, histograms: Vec::new(), heap: 0 }
+        Self { percentile: self.percentile, groups: Vec::new(), heap: 0 }
     }
 
     fn resize(&mut self, groups: usize) {
-        if groups > self.histograms.len() {
-            self.histograms.resize_with(groups, Histogram::default);
+        if groups > self.groups.len() {
+            self.groups.resize_with(groups, Histogram::default);
         }
     }
 
     fn update(&mut self, args: &[ArrayRef], rows: &Rows<'_>) -> Result<()> {
         rows.each_value(args[0].as_primitive::<Float64Type>(), |group, value| {
-            self.heap += self.histograms[group].insert(value);
+            self.heap = self.heap.wrapping_add_signed(self.groups[group].insert(value));
         });
         Ok(())
     }
@@ -118,22 +118,22 @@ impl Groups for Histograms {
     fn merge(&mut self, states: &[ArrayRef], rows: &Rows<'_>) -> Result<()> {
         let states = states[0].as_binary::<i64>();
         rows.try_each(states.nulls(), |row, group| {
-            self.heap += self.histograms[group].merge(states.value(row))?;
+            self.heap = self.heap.wrapping_add_signed(self.groups[group].merge(states.value(row))?);
             Ok(())
         })
     }
 
     fn take(&mut self, emit: EmitTo) -> Self {
-        let histograms = emit.take_needed(&mut self.histograms);
-        let heap = histograms.iter().map(Histogram::heap_bytes).sum();
+        let groups = emit.take_needed(&mut self.groups);
+        let heap = groups.iter().map(Histogram::heap_bytes).sum();
         self.heap -= heap;
-        Self { percentile: self.percentile, histograms, heap }
+        Self { percentile: self.percentile, groups, heap }
     }
 
     fn into_state(mut self) -> Result<Vec<ArrayRef>> {
-        let mut states = LargeBinaryBuilder::with_capacity(self.histograms.len(), self.heap);
+        let mut states = LargeBinaryBuilder::with_capacity(self.groups.len(), self.heap);
         let mut bytes = Vec::new();
-        for histogram in &mut self.histograms {
+        for histogram in &mut self.groups {
             bytes.clear();
             histogram.write(&mut bytes);
             states.append_value(&bytes);
@@ -143,12 +143,10 @@ impl Groups for Histograms {
 
     fn into_values(mut self) -> Result<ArrayRef> {
         let percentile = self.percentile;
-        Ok(Arc::new(
-            self.histograms.iter_mut().map(|histogram| histogram.percentile(percentile)).collect::<Float64Array>(),
-        ))
+        Ok(Arc::new(self.groups.iter_mut().map(|histogram| histogram.percentile(percentile)).collect::<Float64Array>()))
     }
 
     fn heap_bytes(&self) -> usize {
-        bytes_of(&self.histograms) + self.heap
+        bytes_of(&self.groups) + self.heap
     }
 }

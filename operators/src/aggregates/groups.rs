@@ -122,7 +122,7 @@ impl<G: Groups> GroupsAccumulator for Table<G> {
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let rows = values.first().map_or(0, |array| array.len());
+        let rows = values.first().map_or(0, Array::len);
         let groups: Vec<usize> = (0..rows).collect();
         let mut table = self.0.fresh();
         table.resize(rows);
@@ -150,4 +150,9 @@ pub(crate) fn nulls_of(seen: &[bool]) -> Option<NullBuffer> {
 /// Bytes of a vector's allocation.
 pub(crate) fn bytes_of<T>(cells: &Vec<T>) -> usize {
     cells.capacity() * size_of::<T>()
+}
+
+/// By how many bytes something grew; negative when it shrank.
+pub(crate) fn grown(before: usize, after: usize) -> isize {
+    after.cast_signed() - before.cast_signed()
 }

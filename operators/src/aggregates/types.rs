@@ -125,8 +125,8 @@ pub(crate) fn bytes_array(data_type: &DataType, values: &[Option<Vec<u8>>]) -> R
     match data_type {
         DataType::Utf8 => string_array::<i32>(values),
         DataType::LargeUtf8 => string_array::<i64>(values),
-        DataType::Binary => binary_array::<i32>(values),
-        DataType::LargeBinary => binary_array::<i64>(values),
+        DataType::Binary => Ok(binary_array::<i32>(values)),
+        DataType::LargeBinary => Ok(binary_array::<i64>(values)),
         DataType::Utf8View => {
             let mut array = StringViewBuilder::with_capacity(values.len());
             values.iter().try_for_each(|value| text(value.as_deref()).map(|value| array.append_option(value)))?;
@@ -134,7 +134,9 @@ pub(crate) fn bytes_array(data_type: &DataType, values: &[Option<Vec<u8>>]) -> R
         }
         DataType::BinaryView => {
             let mut array = BinaryViewBuilder::with_capacity(values.len());
-            values.iter().for_each(|value| array.append_option(value.as_deref()));
+            for value in values {
+                array.append_option(value.as_deref());
+            }
             Ok(Arc::new(array.finish()))
         }
         other => exec_err!("expected strings or bytes, found {other}"),
@@ -147,10 +149,12 @@ fn string_array<O: OffsetSizeTrait>(values: &[Option<Vec<u8>>]) -> Result<ArrayR
     Ok(Arc::new(array.finish()))
 }
 
-fn binary_array<O: OffsetSizeTrait>(values: &[Option<Vec<u8>>]) -> Result<ArrayRef> {
+fn binary_array<O: OffsetSizeTrait>(values: &[Option<Vec<u8>>]) -> ArrayRef {
     let mut array = GenericBinaryBuilder::<O>::with_capacity(values.len(), 0);
-    values.iter().for_each(|value| array.append_option(value.as_deref()));
-    Ok(Arc::new(array.finish()))
+    for value in values {
+        array.append_option(value.as_deref());
+    }
+    Arc::new(array.finish())
 }
 
 fn text(bytes: Option<&[u8]>) -> Result<Option<&str>> {

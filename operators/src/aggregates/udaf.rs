@@ -71,16 +71,15 @@ pub(crate) fn udaf<D: Definition>(definition: D) -> Arc<AggregateUDF> {
 }
 
 /// A boxed DataFusion accumulator over a table.
+#[expect(clippy::unnecessary_wraps, reason = "every caller returns a result")]
 pub(crate) fn boxed<G: Groups>(groups: G) -> Result<Box<dyn GroupsAccumulator>> {
     Ok(Box::new(Table(groups)))
 }
 
 /// Checks the number of arguments and returns the only one.
 pub(crate) fn only<'a>(name: &str, args: &'a [DataType]) -> Result<&'a DataType> {
-    match args {
-        [arg] => Ok(arg),
-        _ => plan_err!("{name} takes one argument, found {}", args.len()),
-    }
+    let [arg] = args else { return plan_err!("{name} takes one argument, found {}", args.len()) };
+    Ok(arg)
 }
 
 /// The value type of a dictionary, any other type as it is.

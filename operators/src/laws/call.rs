@@ -172,14 +172,14 @@ impl States {
     }
 
     /// From batches of rows.
-    pub(crate) fn of_parts(schema: SchemaRef, parts: &[RecordBatch]) -> Result<Self> {
-        Ok(Self { rows: concat_batches(&schema, parts)? })
+    pub(crate) fn of_parts(schema: &SchemaRef, parts: &[RecordBatch]) -> Result<Self> {
+        Ok(Self { rows: concat_batches(schema, parts)? })
     }
 
     /// All rows of several states.
     pub(crate) fn concat(parts: &[Self]) -> Result<Self> {
         let rows: Vec<RecordBatch> = parts.iter().map(|part| part.rows.clone()).collect();
-        Self::of_parts(rows[0].schema(), &rows)
+        Self::of_parts(rows[0].schema_ref(), &rows)
     }
 
     /// The rows.

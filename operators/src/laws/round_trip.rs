@@ -13,7 +13,7 @@ use super::call::States;
 pub(crate) fn through_ipc(states: &States) -> Result<States> {
     let bytes = ipc_bytes(states.rows())?;
     let rows = StreamReader::try_new(bytes.as_slice(), None)?.collect::<Result<Vec<_>, _>>()?;
-    States::of_parts(states.rows().schema(), &rows)
+    States::of_parts(states.rows().schema_ref(), &rows)
 }
 
 /// The rows as an Arrow IPC stream.
@@ -31,5 +31,5 @@ pub(crate) fn through_parquet(states: &States) -> Result<States> {
     let bytes = writer.into_inner()?;
     let options = ArrowReaderOptions::new().with_schema(schema.clone());
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes::Bytes::from(bytes), options)?.build()?;
-    States::of_parts(schema, &reader.collect::<Result<Vec<_>, _>>()?)
+    States::of_parts(&schema, &reader.collect::<Result<Vec<_>, _>>()?)
 }

@@ -91,8 +91,7 @@ fn integers_as(data_type: &DataType, rows: usize, chance: &mut Chance) -> ArrayR
         DataType::Int64 | DataType::Timestamp(..) | DataType::Time64(_) | DataType::Duration(_) | DataType::UInt64 => {
             make_array(integers.into_data().into_builder().data_type(data_type.clone()).build().unwrap())
         }
-        DataType::UInt16 => cast(&cast(&integers, &DataType::Int32).unwrap(), data_type).unwrap(),
-        DataType::Date32 => cast(&cast(&integers, &DataType::Int32).unwrap(), data_type).unwrap(),
+        DataType::UInt16 | DataType::Date32 => cast(&cast(&integers, &DataType::Int32).unwrap(), data_type).unwrap(),
         DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(12, scale) => {
             cast(&cast(&integers, &DataType::Decimal128(38, *scale)).unwrap(), data_type).unwrap()
         }

@@ -12,6 +12,8 @@
 
 use datafusion::common::{Result, exec_err};
 
+use crate::aggregates::groups::grown;
+
 /// Bits that choose a register.
 const PRECISION: u32 = 12;
 const REGISTERS: usize = 1 << PRECISION;
@@ -44,7 +46,7 @@ impl Default for Sketch {
 impl Sketch {
     /// Adds a hashed value and returns by how many bytes the sketch grew.
     #[inline]
-    pub(crate) fn insert(&mut self, hash: u64) -> usize {
+    pub(crate) fn insert(&mut self, hash: u64) -> isize {
         match self {
             Self::Codes(codes) => {
                 let code = code_of(hash);
@@ -70,7 +72,7 @@ impl Sketch {
     /// Makes room for a code, or becomes registers.
     #[cold]
     #[inline(never)]
-    fn insert_full(&mut self, code: u32) -> usize {
+    fn insert_full(&mut self, code: u32) -> isize {
         let before = self.heap_bytes();
         if let Self::Codes(codes) = self {
             compact(codes);
@@ -80,7 +82,7 @@ impl Sketch {
             codes.push(code);
         }
         self.settle();
-        self.heap_bytes().saturating_sub(before)
+        grown(before, self.heap_bytes())
     }
 
     /// Turns too many different codes into registers.
@@ -91,20 +93,19 @@ impl Sketch {
         }
         compact(codes);
         if codes.len() > CODES_MAX {
-            let mut registers = Box::new([0; REGISTERS]);
-            codes.iter().for_each(|code| insert_code(&mut registers, *code));
-            *self = Self::Registers(registers);
+            *self = Self::Registers(registers_of(codes));
         }
     }
 
     /// Adds the values of a written sketch and returns by how many bytes this one grew.
-    pub(crate) fn merge(&mut self, state: &[u8]) -> Result<usize> {
+    pub(crate) fn merge(&mut self, state: &[u8]) -> Result<isize> {
         let before = self.heap_bytes();
         match state {
             [] => {}
             [SPARSE, codes @ ..] => {
                 let (codes, rest) = codes.as_chunks::<4>();
-                if !rest.is_empty() {
+                let fits = codes.iter().all(|code| u32::from_le_bytes(*code) >> (INDEX_BITS + RANK_BITS) == 0);
+                if !rest.is_empty() || !fits {
                     return exec_err!("approx_distinct: state of {} bytes is damaged", state.len());
                 }
                 self.merge_codes(codes.iter().map(|code| u32::from_le_bytes(*code)));
@@ -112,7 +113,7 @@ impl Sketch {
             [DENSE, registers @ ..] if registers.len() == REGISTERS => self.merge_registers(registers),
             _ => return exec_err!("approx_distinct: state of {} bytes is damaged", state.len()),
         }
-        Ok(self.heap_bytes().saturating_sub(before))
+        Ok(grown(before, self.heap_bytes()))
     }
 
     fn merge_codes(&mut self, new: impl ExactSizeIterator<Item = u32>) {
@@ -130,9 +131,7 @@ impl Sketch {
 
     fn merge_registers(&mut self, new: &[u8]) {
         if let Self::Codes(codes) = self {
-            let mut registers = Box::new([0; REGISTERS]);
-            codes.iter().for_each(|code| insert_code(&mut registers, *code));
-            *self = Self::Registers(registers);
+            *self = Self::Registers(registers_of(codes));
         }
         if let Self::Registers(registers) = self {
             registers.iter_mut().zip(new).for_each(|(register, new)| *register = (*register).max(*new));
@@ -190,6 +189,14 @@ fn code_of(hash: u64) -> u32 {
     index << RANK_BITS | rank
 }
 
+fn registers_of(codes: &[u32]) -> Box<[u8; REGISTERS]> {
+    let mut registers = Box::new([0; REGISTERS]);
+    for code in codes {
+        insert_code(&mut registers, *code);
+    }
+    registers
+}
+
 fn insert_code(registers: &mut [u8; REGISTERS], code: u32) {
     let index = code >> RANK_BITS;
     let register = &mut registers[(index >> (INDEX_BITS - PRECISION)) as usize];
@@ -217,7 +224,9 @@ fn estimate_registers(registers: &[u8; REGISTERS]) -> u64 {
     const RANKS: usize = 64 - PRECISION as usize + 2;
     const HALF_OVER_LN_2: f64 = 0.721_347_520_444_481_7; // 1 ÷ (2 ln 2)
     let mut counts = [0_u32; 256];
-    registers.iter().for_each(|rank| counts[usize::from(*rank)] += 1);
+    for rank in registers {
+        counts[usize::from(*rank)] += 1;
+    }
     let size = REGISTERS as f64;
     let mut sum = size * tau(1.0 - f64::from(counts[RANKS - 1]) / size);
     for count in counts[1..RANKS - 1].iter().rev() {
@@ -338,7 +347,7 @@ mod tests {
 
     #[test]
     fn damaged_states_are_refused() {
-        for bytes in [&[SPARSE, 1, 2][..], &[DENSE, 0], &[9]] {
+        for bytes in [&[SPARSE, 1, 2][..], &[DENSE, 0], &[9], &[SPARSE, 0, 0, 0, 0x80]] {
             assert!(Sketch::default().merge(bytes).is_err());
         }
     }
@@ -347,9 +356,9 @@ mod tests {
     fn known_size_is_honest() {
         let mut sketch = Sketch::default();
         let mut grown = 0;
-        for value in 0..900_i64 {
+        for value in 0..5_000_i64 {
             grown += sketch.insert(value.hash(1));
+            assert_eq!(grown.cast_unsigned(), sketch.heap_bytes());
         }
-        assert_eq!(grown, sketch.heap_bytes());
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use datafusion::common::{DataFusionError, Result, exec_datafusion_err};
 
+use crate::aggregates::groups::grown;
 use crate::aggregates::types::Canonical;
 
 /// Bits of a double below a bucket's.
@@ -47,7 +48,7 @@ pub(crate) struct Counts {
 impl Histogram {
     /// Adds a value and returns by how many bytes the histogram grew.
     #[inline]
-    pub(crate) fn insert(&mut self, value: f64) -> usize {
+    pub(crate) fn insert(&mut self, value: f64) -> isize {
         let bucket = bucket_of(value);
         match self {
             Self::Pending(buckets) if buckets.len() < buckets.capacity() => {
@@ -67,15 +68,15 @@ impl Histogram {
 
     #[cold]
     #[inline(never)]
-    fn insert_slowly(&mut self, bucket: u32, count: u64) -> usize {
+    fn insert_slowly(&mut self, bucket: u32, count: u64) -> isize {
         let before = self.heap_bytes();
         self.add(bucket, count);
-        self.heap_bytes().saturating_sub(before)
+        grown(before, self.heap_bytes())
     }
 
     fn add(&mut self, bucket: u32, count: u64) {
         match self {
-            Self::Pending(buckets) if buckets.len() as u64 + count <= PENDING_MAX as u64 => {
+            Self::Pending(buckets) if count <= (PENDING_MAX - buckets.len()) as u64 => {
                 if buckets.len() + count as usize > buckets.capacity() {
                     let room = buckets.capacity().max(PENDING_MIN).max(count as usize);
                     buckets.reserve_exact(room.min(PENDING_MAX - buckets.len()));
@@ -92,16 +93,16 @@ impl Histogram {
     }
 
     /// Adds the values of a written histogram and returns by how many bytes this one grew.
-    pub(crate) fn merge(&mut self, mut state: &[u8]) -> Result<usize> {
+    pub(crate) fn merge(&mut self, mut state: &[u8]) -> Result<isize> {
         let before = self.heap_bytes();
         let mut bucket = 0_u64;
         while !state.is_empty() {
-            bucket += read_varint(&mut state)?;
+            bucket = bucket.saturating_add(read_varint(&mut state)?);
             let count = read_varint(&mut state)?;
             let number = u32::try_from(bucket).ok().filter(|number| *number < 2 * SIGN).ok_or_else(damaged)?;
             self.add(number, count);
         }
-        Ok(self.heap_bytes().saturating_sub(before))
+        Ok(grown(before, self.heap_bytes()))
     }
 
     /// Appends the canonical state.
@@ -172,7 +173,9 @@ impl Counts {
         let base = near.next().unwrap_or(low);
         let top = near.next_back().unwrap_or(base);
         let mut counts = Self { base, window: vec![0; (top - base) as usize + 1], far: BTreeMap::new() };
-        buckets.iter().for_each(|bucket| counts.add(*bucket, 1));
+        for bucket in buckets {
+            counts.add(*bucket, 1);
+        }
         counts
     }
 
@@ -182,10 +185,11 @@ impl Counts {
             self.window.resize(length.min(WINDOW_MAX as usize), 0);
             self.draw_in();
         }
-        match self.window.get_mut(bucket.wrapping_sub(self.base) as usize) {
-            Some(near) => *near += count,
-            None => *self.far.entry(bucket).or_default() += count,
-        }
+        let slot = match self.window.get_mut(bucket.wrapping_sub(self.base) as usize) {
+            Some(near) => near,
+            None => self.far.entry(bucket).or_default(),
+        };
+        *slot = slot.saturating_add(count);
     }
 
     /// Moves what the grown window covers out of the map.
@@ -251,9 +255,9 @@ mod tests {
 
     fn histogram(values: &[f64]) -> Histogram {
         let mut histogram = Histogram::default();
-        values.iter().for_each(|value| {
+        for value in values {
             histogram.insert(*value);
-        });
+        }
         histogram
     }
 
@@ -291,7 +295,7 @@ mod tests {
             assert!((value_of(bucket_of(value)) - value).abs() <= value.abs() / 128.0, "{value}");
         }
         assert!(value_of(bucket_of(f64::NAN)).is_nan());
-        assert_eq!(value_of(bucket_of(f64::NEG_INFINITY)), f64::NEG_INFINITY);
+        assert_eq!(value_of(bucket_of(f64::NEG_INFINITY)).to_bits(), f64::NEG_INFINITY.to_bits());
         assert_eq!(value_of(bucket_of(-0.0)).to_bits(), 0);
     }
 
@@ -335,7 +339,13 @@ mod tests {
 
     #[test]
     fn damaged_states_are_refused() {
-        for bytes in [&[0x80][..], &[1], &[0xff; 11], &[0xff, 0xff, 0x7f, 1]] {
+        for bytes in [
+            &[0x80][..],
+            &[1],
+            &[0xff; 11],
+            &[0xff, 0xff, 0x7f, 1],
+            &[1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1],
+        ] {
             assert!(Histogram::default().merge(bytes).is_err(), "{bytes:?}");
         }
     }
