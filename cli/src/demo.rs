@@ -18,7 +18,7 @@ use crate::config::{Config, Sources};
 use crate::output::note;
 use crate::platform::Platform;
 
-pub use scenario::Scenario;
+use scenario::Scenario;
 
 /// Runs the demo; the platform and its folder are gone afterwards unless `--keep` says otherwise.
 pub async fn demo(global: &GlobalOptions, options: &DemoArguments) -> anyhow::Result<()> {

@@ -234,7 +234,7 @@ fn origin(figment: &Figment, key: String) -> Origin {
 }
 
 fn origin_text(metadata: &Metadata, key: &str) -> String {
-    if let Some(path) = metadata.file_path() {
+    if let Some(path) = metadata.source.as_ref().and_then(figment::Source::file_path) {
         return format!("file {}", path.display());
     }
     match metadata.name.as_ref() {

@@ -6,36 +6,36 @@ use crate::commands::ingest::bodies::Body;
 use crate::generator::Totals;
 
 /// Bodies of events, in the order of their arrival.
-pub type Events = Box<dyn Iterator<Item = io::Result<Body>> + Send>;
+pub(super) type Events = Box<dyn Iterator<Item = io::Result<Body>> + Send>;
 
 /// Everything that differs between the demos.
-pub struct Scenario {
+pub(super) struct Scenario {
     /// What the events are, in a few words.
-    pub title: String,
+    pub(super) title: String,
     /// The stream's name.
-    pub stream: &'static str,
+    pub(super) stream: &'static str,
     /// `CREATE STREAM …`
-    pub create_stream: String,
+    pub(super) create_stream: String,
     /// The views that count every event; the first one is the hero.
-    pub views: Vec<View>,
+    pub(super) views: Vec<View>,
     /// The first view once more, with `late = 'drop'`.
-    pub twin: View,
+    pub(super) twin: View,
     /// The column that counts events.
-    pub count: &'static str,
+    pub(super) count: &'static str,
     /// A query over the hero, for people.
-    pub show: String,
+    pub(super) show: String,
     /// The events.
-    pub events: Events,
+    pub(super) events: Events,
     /// What [`Body::read`] comes to at the end.
-    pub size: u64,
+    pub(super) size: u64,
     /// What must come out, where that is known beforehand.
-    pub truth: Option<Totals>,
+    pub(super) truth: Option<Totals>,
 }
 
 /// A view of the demo.
-pub struct View {
+pub(super) struct View {
     /// Its name.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// `CREATE MATERIALIZED VIEW …`
-    pub create: String,
+    pub(super) create: String,
 }
