@@ -19,6 +19,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use serving::engine::QueryRequest;
 
 use crate::measure::{peak_mb, report};
 
@@ -109,22 +110,25 @@ impl Timed {
 
 async fn in_process(platform: &Platform, picked: &[&(String, i64)]) -> anyhow::Result<Timed> {
     let mut timed = Timed::new()?;
+    let request = QueryRequest::default();
     for (index, (key, window)) in picked.iter().enumerate() {
         let values = [
             ScalarValue::Utf8View(Some(key.clone())),
             ScalarValue::TimestampMicrosecond(Some(*window * 1_000), Some("UTC".into())),
         ];
         let begun = Instant::now();
-        let answer = platform.engine().look_up("cells", &values).await?;
+        let answer = platform.engine().look_up("cells", &values, &request).await?;
         let micros = begun.elapsed().as_micros() as u64;
         if index >= WARM_UP {
             timed.micros.record(micros)?;
-            timed.rows += answer.rows.num_rows() as u64;
-            let column = |name: &str| -> anyhow::Result<i64> {
-                let values = answer.rows.column_by_name(name).context("column")?;
-                Ok(values.as_primitive::<Int64Type>().values().iter().sum())
-            };
-            timed.check += column("n")? * 1_000_003 + column("total")?;
+            for rows in &answer.context("the view cannot be looked up")?.rows {
+                timed.rows += rows.num_rows() as u64;
+                let column = |name: &str| -> anyhow::Result<i64> {
+                    let values = rows.column_by_name(name).context("column")?;
+                    Ok(values.as_primitive::<Int64Type>().values().iter().sum())
+                };
+                timed.check += column("n")? * 1_000_003 + column("total")?;
+            }
         }
     }
     Ok(timed)

@@ -54,7 +54,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let store = Store::open(options.store.to_str().context("store")?)?;
     let stream = stream();
-    let master = Master::open_in(store.bucket(), &store.url().join("master/")?, &stream, Arc::new(SystemClock)).await?;
+    let master = Master::open_in(&store, &stream, Arc::new(SystemClock)).await?;
     if master.landed().total() == 0 {
         load(&master, &stream, &options.parquet).await?;
     }
@@ -63,15 +63,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let job = job(&options, &view, &master, &cut)?;
     let clock = Clock::start();
     let (work, path) = (job.clone(), format!("views/{}.parquet", options.query));
-    let (written, mut writer) = {
-        let writer = BatchViewWriter::create(&store, &path, view.state_schema(), view.key_columns())?;
-        (work, writer)
-    };
+    let mut writer = BatchViewWriter::create(&store, &path, Arc::clone(view.state_schema()), view.key_columns());
     let (writer, scan_s) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let begun = std::time::Instant::now();
-        let scanned = scan(&written)?;
+        let scanned = scan(&work)?;
         let scan_s = begun.elapsed().as_secs_f64();
-        write_sorted(&written, scanned.states, &mut |states| writer.write(&states).map_err(|e| e.problem()))?;
+        write_sorted(&work, scanned.states, &mut |states| writer.write(&states).map_err(|e| e.problem()))?;
         Ok((writer, scan_s))
     })
     .await??;

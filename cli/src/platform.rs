@@ -256,7 +256,7 @@ async fn run(wired: Wired, router: axum::Router, listener: TcpListener, stop: Ca
     let http_stop = stop.clone();
     let background = CancellationToken::new();
     tasks.spawn("speed", speed.run(background.clone()));
-    tasks.spawn("runs", runs.run(background.clone()));
+    tasks.spawn("runs", runs.work(background.clone()));
     tasks.spawn("schedule", schedule.run(background.clone()));
     let server = axum::serve(listener, router).with_graceful_shutdown(async move { http_stop.cancelled().await });
     let serve = async { server.await.context("http") };

@@ -180,7 +180,7 @@ impl StreamSpeed {
     }
 
     /// Everything below it is folded.
-    pub(crate) fn folded(&self) -> Cut {
+    pub fn folded(&self) -> Cut {
         self.folded.borrow().clone()
     }
 

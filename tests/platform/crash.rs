@@ -138,7 +138,7 @@ async fn no_kill_loses_or_doubles_an_acknowledged_event() {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
     let mut sent = Sent::default();
-    let mut unknown = None;
+    let mut unknown: Option<std::ops::Range<u64>> = None;
     for kill in 0..KILLS {
         let running = Running::start(folder.path()).await;
         let client = running.client.clone();

@@ -17,7 +17,6 @@ use storage::layers::Logs;
 use storage::log::{EmbeddedLog, EmbeddedLogConfig, Log};
 use storage::manifests::ManifestStore;
 use storage::master::Master;
-use storage::paths;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -106,8 +105,7 @@ impl Registry {
         let log = self.open_log(stream, "records", stream.log_schema(), stream.partitions).await?;
         let letters = ingest::dead_letters::dead_letter_schema();
         let dead_letters = self.open_log(stream, "dead-letters", letters, DEAD_LETTER_PARTITIONS).await?;
-        let root = parts.store.url().join(&paths::master(stream.id))?;
-        let master = Master::open_in(parts.store.bucket(), &root, stream, Arc::clone(&parts.clock)).await?;
+        let master = Master::open_in(&parts.store, stream, Arc::clone(&parts.clock)).await?;
         let (speed, id) = (Arc::downgrade(&parts.speed), stream.id);
         let def = Arc::new(stream.clone());
         let landing = Arc::new(Landing::new(LandingParts {
