@@ -135,7 +135,9 @@ impl Auditor<'_> {
 
 fn classes_of(ledger: &LedgerCounts) -> String {
     let LedgerCounts { records, counted, filtered, late, positions_hi, positions_lo } = ledger;
-    format!("{records} records ({counted} counted, {filtered} filtered, {late} late, positions {positions_hi:016x}{positions_lo:016x})")
+    format!(
+        "{records} records ({counted} counted, {filtered} filtered, {late} late, positions {positions_hi:016x}{positions_lo:016x})"
+    )
 }
 
 /// An oracle check that looked at nothing, with the reason.
@@ -147,7 +149,9 @@ pub fn not_sampled(reason: impl Into<String>) -> OracleCheck {
 pub fn conclude(certificate: &mut Certificate, oracle: OracleCheck, late_list: Option<String>) {
     if oracle.differing > 0 {
         let first = oracle.samples.first().map_or("", String::as_str);
-        certificate.violations.push(format!("oracle: {} of {} sampled cells differ: {first}", oracle.differing, oracle.sampled));
+        certificate
+            .violations
+            .push(format!("oracle: {} of {} sampled cells differ: {first}", oracle.differing, oracle.sampled));
     }
     certificate.oracle = oracle;
     let late = certificate.ledger.batch.late;

@@ -31,7 +31,7 @@ const RECORD_BYTES_GUESS: usize = 256;
 /// Pause after a landing that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the log's old segments are looked at.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_mins(1);
 /// Landings in a row that may lose to another process before a run gives up.
 const CONFLICTS_MAX: usize = 16;
 
@@ -95,7 +95,10 @@ impl Landing {
             }
             let frames = self.read_chunk(&landed, cut).await?;
             if frames.is_empty() {
-                return Err(internal(format!("log of {}: ends before {cut}, landed is {landed}", self.parts.stream.name)));
+                return Err(internal(format!(
+                    "log of {}: ends before {cut}, landed is {landed}",
+                    self.parts.stream.name
+                )));
             }
             match self.parts.master.land(frames).await {
                 Ok(done) => {
@@ -126,14 +129,20 @@ impl Landing {
             let range = landed.offset(partition)..cut.offset(partition);
             frames.extend(self.read_partition(partition, range, share).await?);
         }
-        let (rows, bytes) = frames.iter().fold((0, 0), |(r, b), frame| (r + frame.rows.num_rows(), b + bytes_of(frame)));
-        if rows > 0 {
-            *self.record_bytes.lock() = (bytes / rows).max(1);
+        let (rows, bytes) =
+            frames.iter().fold((0, 0), |(r, b), frame| (r + frame.rows.num_rows(), b + bytes_of(frame)));
+        if let Some(record) = bytes.checked_div(rows) {
+            *self.record_bytes.lock() = record.max(1);
         }
         Ok(frames)
     }
 
-    async fn read_partition(&self, partition: Partition, range: std::ops::Range<Offset>, bytes_max: usize) -> Result<Vec<Frame>, Problem> {
+    async fn read_partition(
+        &self,
+        partition: Partition,
+        range: std::ops::Range<Offset>,
+        bytes_max: usize,
+    ) -> Result<Vec<Frame>, Problem> {
         let mut frames = Vec::new();
         let (mut next, mut bytes) = (range.start, 0);
         while next < range.end && bytes < bytes_max.max(1) {
@@ -246,7 +255,12 @@ impl Landing {
     }
 
     /// The first offset of a range whose append time is not older; they never decrease.
-    async fn first_newer(&self, partition: Partition, range: std::ops::Range<Offset>, oldest_us: i64) -> Result<Offset, Problem> {
+    async fn first_newer(
+        &self,
+        partition: Partition,
+        range: std::ops::Range<Offset>,
+        oldest_us: i64,
+    ) -> Result<Offset, Problem> {
         let (mut low, mut high) = (range.start, range.end);
         // most often nothing is old yet: one look
         if low < high && self.append_time(partition, low).await? >= oldest_us {
@@ -265,9 +279,11 @@ impl Landing {
 
     async fn append_time(&self, partition: Partition, offset: Offset) -> Result<i64, Problem> {
         let frames = self.parts.log.read(partition, offset, 1).await.map_err(|e| stored(&e))?;
-        let missing = || internal(format!("log of {}: partition {partition}: no record at {offset}", self.parts.stream.name));
+        let missing =
+            || internal(format!("log of {}: partition {partition}: no record at {offset}", self.parts.stream.name));
         let rows = &frames.first().ok_or_else(missing)?.rows;
-        let times = rows.column_by_name(APPEND_TIME).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+        let times =
+            rows.column_by_name(APPEND_TIME).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
         let times = times.filter(|times| !times.is_empty()).ok_or_else(missing)?;
         Ok(times.value(0))
     }

@@ -34,10 +34,13 @@ pub fn encode(records: &dyn Records, stream: &StreamDef, late: &[(Partition, Off
     let columns = listed_columns(stream);
     let schema = schema(stream, &columns)?;
     let mut file = Vec::new();
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(parquet::basic::ZstdLevel::default())).build();
+    let properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(parquet::basic::ZstdLevel::default())).build();
     let mut writer = ArrowWriter::try_new(&mut file, Arc::clone(&schema), Some(properties)).map_err(internal)?;
     for (unit, offsets) in by_unit(records, late) {
-        write_unit(records, &columns, unit, &offsets, &mut |rows| writer.write(&with_positions(&schema, unit, rows)?).map_err(internal))?;
+        write_unit(records, &columns, unit, &offsets, &mut |rows| {
+            writer.write(&with_positions(&schema, unit, rows)?).map_err(internal)
+        })?;
     }
     writer.close().map_err(internal)?;
     Ok(file)
@@ -84,7 +87,11 @@ fn write_unit(
         let chosen = &offsets[from..to];
         if !chosen.is_empty() {
             let indices = UInt32Array::from_iter_values(chosen.iter().map(|offset| (offset - start) as u32));
-            let rows = if columns.is_empty() { rows.slice(0, chosen.len()) } else { take_record_batch(&rows, &indices).map_err(internal)? };
+            let rows = if columns.is_empty() {
+                rows.slice(0, chosen.len())
+            } else {
+                take_record_batch(&rows, &indices).map_err(internal)?
+            };
             each((chosen, rows))?;
         }
         start = end;

@@ -25,7 +25,8 @@ impl MasterRecords {
     /// # Errors
     /// A file cannot be read, or holds other rows than the table's log says.
     pub fn new(master: &Arc<Master>, from: &Cut, cut: &Cut) -> Result<Self, Problem> {
-        let meets = |file: &&MasterFile| file.from < cut.offset(file.partition) && file.to > from.offset(file.partition);
+        let meets =
+            |file: &&MasterFile| file.from < cut.offset(file.partition) && file.to > from.offset(file.partition);
         let files: Vec<MasterFile> = master.files().iter().filter(meets).cloned().collect();
         let mut units = Vec::new();
         for (index, file) in files.iter().enumerate() {
@@ -65,7 +66,12 @@ impl Records for MasterRecords {
 }
 
 impl MasterRecords {
-    fn open(&self, file: usize, columns: &[usize], row_groups: Range<usize>) -> Result<storage::master::MasterRows, StorageError> {
+    fn open(
+        &self,
+        file: usize,
+        columns: &[usize],
+        row_groups: Range<usize>,
+    ) -> Result<storage::master::MasterRows, StorageError> {
         self.master.open_file(&self.files[file])?.read(columns, row_groups, MICRO_BATCH_ROWS)
     }
 }

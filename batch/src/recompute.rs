@@ -126,4 +126,3 @@ pub struct Scanned {
 fn bytes_of(states: &RecordBatch) -> usize {
     states.get_array_memory_size()
 }
-

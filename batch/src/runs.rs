@@ -28,7 +28,7 @@ use storage::clock::Clock;
 use storage::layers::{Runs, Speed};
 use storage::manifests::ManifestStore;
 use storage::runs::RunStore;
-use storage::{Store, StorageError};
+use storage::{StorageError, Store};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -137,7 +137,11 @@ impl RunService {
         live.end(result, now);
         let document = live.document();
         metrics::run_state(&live.view, document.state);
-        metrics::run_finished(&live.view, document.rows, document.phase_ms.iter().map(|(_, ms)| *ms as f64 / 1e3).sum());
+        metrics::run_finished(
+            &live.view,
+            document.rows,
+            document.phase_ms.iter().map(|(_, ms)| *ms as f64 / 1e3).sum(),
+        );
         self.persist(&live).await;
         self.forget_old(live.id).await;
         self.queue.remove(live.id);
@@ -222,11 +226,15 @@ impl Runs for RunService {
     async fn start(&self, view: &str, kind: RunKind, trigger: RunTrigger) -> Result<RunDocument, Problem> {
         let view = self.view(view)?;
         if view.def.refresh == Refresh::Never && !matches!(trigger, RunTrigger::History | RunTrigger::Restart) {
-            let problem = Problem::new(Code::InvalidSql, format!("view {} is never refreshed (REFRESH NEVER)", view.def.name));
+            let problem =
+                Problem::new(Code::InvalidSql, format!("view {} is never refreshed (REFRESH NEVER)", view.def.name));
             return Err(problem.with_hint("create it with REFRESH MANUAL, EVERY or CRON"));
         }
         // what lies before the view comes first, as a run of its own: its cut is where the deltas begin
-        if trigger != RunTrigger::History && self.lacks_history(&view).await? && !self.queue.has_history_run(view.def.id) {
+        if trigger != RunTrigger::History
+            && self.lacks_history(&view).await?
+            && !self.queue.has_history_run(view.def.id)
+        {
             self.enqueue(&view, RunKind::Full, RunTrigger::History).await?;
         }
         self.enqueue(&view, kind, trigger).await
@@ -253,7 +261,10 @@ impl Runs for RunService {
     async fn cancel(&self, id: u64) -> Result<RunDocument, Problem> {
         let Some(live) = self.queue.get(id) else {
             let run = self.stored_run(id).await?;
-            return Err(Problem::new(Code::InUse, format!("run {id} has ended already: {:?}", run.state).to_lowercase()));
+            return Err(Problem::new(
+                Code::InUse,
+                format!("run {id} has ended already: {:?}", run.state).to_lowercase(),
+            ));
         };
         if self.queue.take_waiting(id) {
             let now = self.parts.clock.now_us();

@@ -32,7 +32,9 @@ pub fn validate(refresh: &Refresh) -> Result<(), Problem> {
     match refresh {
         Refresh::Manual | Refresh::Never => Ok(()),
         Refresh::Every { interval_us } if *interval_us >= INTERVAL_US_MIN => Ok(()),
-        Refresh::Every { .. } => Err(Problem::new(Code::InvalidSql, "REFRESH EVERY: the interval must be at least one second")),
+        Refresh::Every { .. } => {
+            Err(Problem::new(Code::InvalidSql, "REFRESH EVERY: the interval must be at least one second"))
+        }
         Refresh::Cron { expression, time_zone } => CronSchedule::parse(expression, time_zone).map(drop),
     }
 }
@@ -90,7 +92,8 @@ impl Schedule {
     async fn tick(&mut self) -> Option<i64> {
         let mut next = None;
         let views = self.views.views();
-        self.last.retain(|(id, version), _| views.iter().any(|view| view.def.id == *id && view.def.version == *version));
+        self.last
+            .retain(|(id, version), _| views.iter().any(|view| view.def.id == *id && view.def.version == *version));
         for view in views {
             let due = self.look_at(&view).await;
             next = [next, due].into_iter().flatten().min();
@@ -130,7 +133,8 @@ impl Schedule {
         }
         match self.runs.runs(Some(&view.def.name), 1).await {
             Ok(runs) => {
-                let queued = runs.first().filter(|run| run.view_id == view.def.id).map_or(i64::MIN, |run| run.queued_at_us);
+                let queued =
+                    runs.first().filter(|run| run.view_id == view.def.id).map_or(i64::MIN, |run| run.queued_at_us);
                 let last = queued.max(view.def.created_at_us);
                 self.last.insert(key, last);
                 Some(last)

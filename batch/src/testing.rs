@@ -94,7 +94,9 @@ pub(crate) fn log_rows(events: &[Event], max_before_us: Option<i64>) -> RecordBa
             before
         })
         .collect();
-    let times = |values: Vec<Option<i64>>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) };
+    let times = |values: Vec<Option<i64>>| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC"))
+    };
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(events.iter().map(|e| e.id))),
         Arc::new(events.iter().map(|e| e.shop.clone()).collect::<StringViewArray>()),
@@ -187,14 +189,6 @@ impl MemoryLog {
         Self { frames: Mutex::default(), head, start: Mutex::new(Cut::zero(PARTITIONS)) }
     }
 
-    pub(crate) fn with(frames: Vec<Frame>) -> Self {
-        let log = Self::new();
-        for frame in frames {
-            log.push(frame);
-        }
-        log
-    }
-
     pub(crate) fn push(&self, frame: Frame) {
         let (partition, end) = (frame.partition, frame.end());
         self.frames.lock().entry(partition).or_default().push(frame);
@@ -263,7 +257,13 @@ pub(crate) struct FakeSpeed {
 
 impl FakeSpeed {
     pub(crate) fn new(log: Arc<MemoryLog>) -> Self {
-        Self { log, views: Mutex::default(), folds: Mutex::default(), barriers: Mutex::default(), plant: Mutex::default() }
+        Self {
+            log,
+            views: Mutex::default(),
+            folds: Mutex::default(),
+            barriers: Mutex::default(),
+            plant: Mutex::default(),
+        }
     }
 
     pub(crate) fn add(&self, id: Uuid, view: &Arc<View>, from: Cut) {
@@ -310,7 +310,14 @@ impl Speed for FakeSpeed {
     fn current(&self, stream: Uuid) -> Option<Arc<StreamSnapshot>> {
         let views = self.views.lock().iter().map(|(id, view)| (*id, Arc::new(view.clone()))).collect();
         let to = self.log.head();
-        Some(Arc::new(StreamSnapshot { stream, to, taken_at_us: 0, oldest_missing_us: None, max_event_time_us: vec![], views }))
+        Some(Arc::new(StreamSnapshot {
+            stream,
+            to,
+            taken_at_us: 0,
+            oldest_missing_us: None,
+            max_event_time_us: vec![],
+            views,
+        }))
     }
 
     async fn publish(&self, _: Uuid, manifest: Arc<Manifest>) -> Result<(), Problem> {
@@ -328,4 +335,4 @@ impl Speed for FakeSpeed {
 }
 
 /// Long enough for every test, short enough for one that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);

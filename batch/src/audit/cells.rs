@@ -159,7 +159,8 @@ fn differing_columns(view: &View, batch: Option<Cell<'_>>, speed: Option<Cell<'_
     let (Some((new, i)), Some((old, j))) = (batch, speed) else {
         return fields[view.key_columns()..].iter().map(|field| field.name().clone()).collect();
     };
-    let differs = |column: &usize| !states::same_value(new.column(*column).as_ref(), i, old.column(*column).as_ref(), j);
+    let differs =
+        |column: &usize| !states::same_value(new.column(*column).as_ref(), i, old.column(*column).as_ref(), j);
     (view.key_columns()..fields.len()).filter(differs).map(|column| fields[column].name().clone()).collect()
 }
 
@@ -184,7 +185,13 @@ fn key(converter: &RowConverter, view: &View, states: &RecordBatch, row: usize) 
 }
 
 /// Index of the first row from `from` on whose key is above `last`, in sorted states.
-fn first_above(converter: &RowConverter, view: &View, states: &RecordBatch, from: usize, last: &[u8]) -> Result<usize, Problem> {
+fn first_above(
+    converter: &RowConverter,
+    view: &View,
+    states: &RecordBatch,
+    from: usize,
+    last: &[u8],
+) -> Result<usize, Problem> {
     let (mut low, mut high) = (from, states.num_rows());
     while low < high {
         let middle = usize::midpoint(low, high);
@@ -224,7 +231,12 @@ impl<'a> Cursor<'a> {
     }
 
     /// The unread rows up to a key.
-    fn up_to(&mut self, converter: &RowConverter, view: &View, last: Option<&[u8]>) -> Result<Vec<RecordBatch>, Problem> {
+    fn up_to(
+        &mut self,
+        converter: &RowConverter,
+        view: &View,
+        last: Option<&[u8]>,
+    ) -> Result<Vec<RecordBatch>, Problem> {
         let mut parts = Vec::new();
         while let Some(chunk) = self.next_chunk()? {
             let end = match last {

@@ -1,5 +1,7 @@
 //! Coverage and inputs: both layers saw the same records, each once.
 
+use std::fmt::Write as _;
+
 use operators::evidence::find_position;
 use schemas::documents::certificate::{Digest, InputCheck};
 use schemas::position::assert_chain;
@@ -20,7 +22,9 @@ pub(super) fn check_coverage(auditor: &Auditor<'_>, violations: &mut Vec<String>
         Ok(end) if end.same_position(auditor.cut) => {}
         Ok(end) if end.is_at_most(auditor.cut) => violations.push(missing(&end, auditor.cut)),
         Ok(end) => violations.push(format!("coverage: the deltas end at {end}, beyond the run's cut {}", auditor.cut)),
-        Err(broken) if broken.expected.is_at_most(&broken.found) => violations.push(missing(&broken.expected, &broken.found)),
+        Err(broken) if broken.expected.is_at_most(&broken.found) => {
+            violations.push(missing(&broken.expected, &broken.found));
+        }
         Err(broken) => violations.push(format!(
             "coverage: a delta is there twice: the one that starts at {} overlaps those before it, which end at {}",
             broken.found, broken.expected
@@ -63,7 +67,12 @@ fn digest(ledger: &LedgerCounts) -> Digest {
     Digest { records: ledger.records, hash: format!("{:016x}{:016x}", ledger.positions_hi, ledger.positions_lo) }
 }
 
-fn describe(partition: Partition, range: std::ops::Range<Offset>, landed: &LedgerCounts, folded: &LedgerCounts) -> String {
+fn describe(
+    partition: Partition,
+    range: std::ops::Range<Offset>,
+    landed: &LedgerCounts,
+    folded: &LedgerCounts,
+) -> String {
     let mut text = format!(
         "inputs: partition {partition}: offsets {} to {}: {} landed, {} folded",
         range.start, range.end, landed.records, folded.records
@@ -77,7 +86,7 @@ fn describe(partition: Partition, range: std::ops::Range<Offset>, landed: &Ledge
         let hi = more.positions_hi.wrapping_sub(less.positions_hi);
         let lo = more.positions_lo.wrapping_sub(less.positions_lo);
         if let Some(offset) = find_position(partition, 0..range.end, hi, lo) {
-            text.push_str(&format!("; offset {offset} {what}"));
+            let _ = write!(text, "; offset {offset} {what}");
         }
     }
     text

@@ -1,5 +1,7 @@
 //! Naming what differs: the one record that explains a cell, and the violations in words.
 
+use std::fmt::Write as _;
+
 use operators::evidence::find_position;
 use schemas::Cut;
 use schemas::documents::certificate::{CellCheck, CellDifference, RecordReference};
@@ -66,8 +68,9 @@ fn describe_cell(cell: &CellDifference) -> String {
     );
     if let Some(record) = &cell.record {
         let place = format!("partition {}, offset {}", record.partition, record.offset);
-        let what = if record.what == "missing_in_speed" { "is missing in speed" } else { "is there once too often in speed" };
-        text.push_str(&format!("; the record at {place} {what}"));
+        let what =
+            if record.what == "missing_in_speed" { "is missing in speed" } else { "is there once too often in speed" };
+        let _ = write!(text, "; the record at {place} {what}");
     }
     text
 }

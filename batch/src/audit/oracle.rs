@@ -70,7 +70,11 @@ impl Oracle<'_> {
     /// Indexes of the log schema's columns that [`OracleInput::rows`] have.
     pub fn columns(&self) -> Vec<usize> {
         // a table needs a column: with none, take the one that the platform adds first
-        if self.view.input_columns().is_empty() { vec![self.stream.columns.len()] } else { self.view.input_columns().to_vec() }
+        if self.view.input_columns().is_empty() {
+            vec![self.stream.columns.len()]
+        } else {
+            self.view.input_columns().to_vec()
+        }
     }
 
     /// Computes the cells again and compares them.
@@ -90,7 +94,7 @@ impl Oracle<'_> {
         let state = session::state(session::config().with_target_partitions(1), Arc::default());
         let table = merged::table(self.view, memory_source(vec![states]))?;
         let context = SessionContext::new_with_state(state);
-        one_batch(context.read_table(table)?.collect().await?, &self.view.output_schema())
+        one_batch(&context.read_table(table)?.collect().await?, &self.view.output_schema())
     }
 
     /// Every row of the view by plain SQL.
@@ -107,12 +111,13 @@ impl Oracle<'_> {
         context.register_table(self.stream.name.as_str(), records)?;
         for table in self.tables {
             let Some(schema) = table.rows.first().map(RecordBatch::schema) else { continue };
-            context.register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![table.rows.clone()])?))?;
+            context
+                .register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![table.rows.clone()])?))?;
         }
         let frame = context.sql(self.sql).await?;
         let expressions = output_expressions(frame.logical_plan());
         let schema = Arc::new(frame.schema().as_arrow().clone());
-        Ok(Theirs { rows: one_batch(frame.collect().await?, &schema)?, expressions })
+        Ok(Theirs { rows: one_batch(&frame.collect().await?, &schema)?, expressions })
     }
 
     fn compare(&self, states: &RecordBatch, ours: &RecordBatch, theirs: &Theirs) -> Result<OracleCheck, Problem> {
@@ -123,7 +128,9 @@ impl Oracle<'_> {
         let mut check = OracleCheck { sampled: 0, differing: 0, skipped: None, samples: vec![] };
         let (our_rows, their_rows) = match (self.rows_by_key(ours), self.rows_by_key(&theirs.rows)) {
             (Ok(ours), Ok(theirs)) => (ours, theirs),
-            (Err(reason), _) | (_, Err(reason)) => return Ok(not_sampled(format!("keys cannot be compared: {reason}"))),
+            (Err(reason), _) | (_, Err(reason)) => {
+                return Ok(not_sampled(format!("keys cannot be compared: {reason}")));
+            }
         };
         let keys = states::keys(self.view, states)?;
         for (cell, key) in keys.iter().enumerate() {
@@ -175,9 +182,9 @@ struct Theirs {
     expressions: Vec<String>,
 }
 
-fn one_batch(rows: Vec<RecordBatch>, schema: &arrow::datatypes::SchemaRef) -> Result<RecordBatch> {
+fn one_batch(rows: &[RecordBatch], schema: &arrow::datatypes::SchemaRef) -> Result<RecordBatch> {
     match rows.first() {
-        Some(first) => Ok(concat_batches(&first.schema(), &rows)?),
+        Some(first) => Ok(concat_batches(&first.schema(), rows)?),
         None => Ok(RecordBatch::new_empty(Arc::clone(schema))),
     }
 }
@@ -206,7 +213,8 @@ struct MemoryStates(Vec<RecordBatch>);
 impl StateSource for MemoryStates {
     async fn scan(&self, _: &dyn Session, projection: &[usize], _: &[Expr]) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
         let Some(first) = self.0.first() else { return Ok(vec![]) };
-        let plan = MemorySourceConfig::try_new_exec(&[self.0.clone()], first.schema(), Some(projection.to_vec()))?;
+        let plan =
+            MemorySourceConfig::try_new_exec(std::slice::from_ref(&self.0), first.schema(), Some(projection.to_vec()))?;
         Ok(vec![plan])
     }
 }

@@ -99,7 +99,8 @@ impl Scene {
             let Some(part) = frame.clip(&(from.offset(p)..to.offset(p))) else { continue };
             for row in 0..part.rows.num_rows() {
                 let offset = part.base + row as u64;
-                let times = if p == 0 && skip == Some(offset) { 0 } else { 1 + usize::from(p == 0 && twice == Some(offset)) };
+                let times =
+                    if p == 0 && skip == Some(offset) { 0 } else { 1 + usize::from(p == 0 && twice == Some(offset)) };
                 for _ in 0..times {
                     let mut counts = folder.fold(p, offset, &part.rows.slice(row, 1)).unwrap();
                     let records = counts.records;
@@ -116,7 +117,11 @@ impl Scene {
 
 fn says(certificate: &Certificate, text: &str) {
     assert_eq!(certificate.verdict, Verdict::Violation);
-    assert!(certificate.violations.iter().any(|v| v.contains(text)), "{text:?} is not in {:#?}", certificate.violations);
+    assert!(
+        certificate.violations.iter().any(|v| v.contains(text)),
+        "{text:?} is not in {:#?}",
+        certificate.violations
+    );
 }
 
 fn names(certificate: &Certificate, partition: Partition, offset: Offset, what: &str) {
@@ -193,7 +198,11 @@ fn flipped_bit_of_a_state_is_named(#[case] in_delta: bool) {
     let mut columns = states.columns().to_vec();
     columns[index] = Arc::new(PrimitiveArray::<Int64Type>::from(values));
     let flipped = RecordBatch::try_new(states.schema(), columns).unwrap();
-    if in_delta { scene.deltas[0].states = vec![flipped] } else { scene.base_states = flipped }
+    if in_delta {
+        scene.deltas[0].states = vec![flipped];
+    } else {
+        scene.base_states = flipped;
+    }
     let certificate = scene.audit();
     assert_eq!(certificate.cells.differing, 1);
     assert_eq!(certificate.cells.samples[0].columns, [name]);
@@ -268,7 +277,8 @@ fn first_run_over_history_compares_nothing_and_says_so() {
         scanned: &scene.base.ledger,
         since_base: &[],
     };
-    let mut certificate = auditor.audit(&mut in_memory(vec![scene.base_states.clone()]), &mut in_memory(vec![])).unwrap();
+    let mut certificate =
+        auditor.audit(&mut in_memory(vec![scene.base_states.clone()]), &mut in_memory(vec![])).unwrap();
     conclude(&mut certificate, not_sampled("not here"), None);
     assert_eq!(certificate.verdict, Verdict::Exact);
     assert!(certificate.cells.skipped.is_some() && certificate.ledger.speed.is_none());
@@ -280,7 +290,8 @@ fn late_events_explain_and_differences_of_the_oracle_violate() {
     assert!(certificate.ledger.batch.late > 0);
     assert_eq!(certificate.verdict, Verdict::Explained, "{:?}", certificate.violations);
     assert_eq!(certificate.explanations[0].events, certificate.ledger.batch.late);
-    let oracle = OracleCheck { sampled: 20, differing: 1, skipped: None, samples: vec!["[a]: n: 3, plain SQL: 4".into()] };
+    let oracle =
+        OracleCheck { sampled: 20, differing: 1, skipped: None, samples: vec!["[a]: n: 3, plain SQL: 4".into()] };
     conclude(&mut certificate, oracle, None);
     says(&certificate, "oracle: 1 of 20 sampled cells differ: [a]: n: 3, plain SQL: 4");
 }
@@ -304,10 +315,16 @@ mod oracle {
 
     #[rstest]
     #[case::integers(SQL)]
-    #[case::floats("SELECT shop, sum(weight) AS w, avg(weight) AS a, stddev_pop(weight) AS d FROM events GROUP BY shop")]
+    #[case::floats(
+        "SELECT shop, sum(weight) AS w, avg(weight) AS a, stddev_pop(weight) AS d FROM events GROUP BY shop"
+    )]
     #[case::approximate("SELECT shop, approx_distinct(id) AS ids, count(*) AS n FROM events GROUP BY shop")]
-    #[case::windows("SELECT window_start, shop, count(*) AS n FROM TUMBLE(events, at, INTERVAL '1 minute') GROUP BY window_start, shop")]
-    #[case::having("SELECT shop, count(*) AS n FROM events WHERE price > 0 GROUP BY shop HAVING count(*) > 12 ORDER BY n DESC")]
+    #[case::windows(
+        "SELECT window_start, shop, count(*) AS n FROM TUMBLE(events, at, INTERVAL '1 minute') GROUP BY window_start, shop"
+    )]
+    #[case::having(
+        "SELECT shop, count(*) AS n FROM events WHERE price > 0 GROUP BY shop HAVING count(*) > 12 ORDER BY n DESC"
+    )]
     #[case::global("SELECT count(*) AS n, sum(price) AS total, min(weight) AS least FROM events")]
     #[case::no_columns("SELECT count(*) AS n FROM events")]
     #[tokio::test]

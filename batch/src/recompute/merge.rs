@@ -54,7 +54,10 @@ pub fn write_sorted<S: Sink>(job: &Job, runs: StateRuns, open: impl Fn(u32) -> S
             scope.spawn(move || merger.write(piece, open(part)))
         };
         let threads: Vec<_> = (0u32..).zip(pieces).map(work).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(internal("a thread of the run panicked")))).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(internal("a thread of the run panicked"))))
+            .collect()
     })
 }
 
@@ -66,7 +69,8 @@ fn pieces(ranges: usize, count: usize) -> Vec<Range<usize>> {
 /// Enough ranges that the tables of all threads fit into memory together.
 fn range_count(job: &Job, memory: &[RecordBatch], spilled: &[SpilledRun]) -> usize {
     let rows: usize = memory.iter().map(RecordBatch::num_rows).chain(spilled.iter().map(|run| run.rows)).sum();
-    let bytes = memory.iter().map(bytes_of).sum::<usize>() + spilled.iter().map(|run| run.bytes as usize).sum::<usize>();
+    let bytes =
+        memory.iter().map(bytes_of).sum::<usize>() + spilled.iter().map(|run| run.bytes as usize).sum::<usize>();
     let by_memory = (bytes * TABLE_FACTOR * 2).saturating_mul(job.threads) / job.memory_bytes.max(1);
     let by_threads = (job.threads * 4).min(rows / RANGE_ROWS_MIN);
     by_memory.max(by_threads).clamp(1, RANGES_MAX.min(rows.max(1)))

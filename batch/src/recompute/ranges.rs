@@ -8,8 +8,8 @@ use arrow_row::Rows;
 use operators::{View, states};
 use schemas::Problem;
 
-use crate::internal;
 use super::spill::SpilledRun;
+use crate::internal;
 
 /// Keys sampled per range that is to be made.
 const SAMPLES_PER_RANGE: usize = 64;
@@ -22,13 +22,19 @@ pub(super) struct KeyRanges {
 
 impl KeyRanges {
     /// Splits what the runs hold into at most `count` ranges.
-    pub(super) fn sample(view: &View, memory: &[RecordBatch], spilled: &[SpilledRun], count: usize) -> Result<Self, Problem> {
+    pub(super) fn sample(
+        view: &View,
+        memory: &[RecordBatch],
+        spilled: &[SpilledRun],
+        count: usize,
+    ) -> Result<Self, Problem> {
         let rows: usize = memory.iter().map(RecordBatch::num_rows).chain(spilled.iter().map(|run| run.rows)).sum();
         let step = (rows / (count * SAMPLES_PER_RANGE)).max(1);
         let mut keys: Vec<Box<[u8]>> = Vec::new();
         for run in memory {
             let sample = UInt32Array::from_iter_values((0..run.num_rows() as u32).step_by(step));
-            let sample = take_record_batch(&run.project(&key_columns(view)).map_err(internal)?, &sample).map_err(internal)?;
+            let sample =
+                take_record_batch(&run.project(&key_columns(view)).map_err(internal)?, &sample).map_err(internal)?;
             keys.extend(encoded(view, &sample)?.iter().map(|key| key.as_ref().into()));
         }
         for run in spilled {

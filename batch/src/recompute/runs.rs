@@ -35,7 +35,10 @@ struct Inner {
 impl std::fmt::Debug for StateRuns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let inner = self.inner.lock();
-        f.debug_struct("StateRuns").field("memory", &inner.memory.len()).field("spilled", &inner.spilled.len()).finish_non_exhaustive()
+        f.debug_struct("StateRuns")
+            .field("memory", &inner.memory.len())
+            .field("spilled", &inner.spilled.len())
+            .finish_non_exhaustive()
     }
 }
 

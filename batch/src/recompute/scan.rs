@@ -1,12 +1,12 @@
 //! The scan: units → folders → runs of states, on all threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::record_batch::RecordBatch;
 use operators::{Folder, evidence};
 use parking_lot::Mutex;
-use schemas::{Code, Cut, LatePolicy, LedgerCounts, Offset, Partition, Problem};
+use schemas::{Cut, LatePolicy, LedgerCounts, Offset, Partition, Problem};
 
 use super::{Job, Scanned, StateRuns, Unit};
 use crate::internal;
@@ -24,7 +24,7 @@ const FOLDERS_SHARE: (usize, usize) = (2, 5);
 pub fn scan(job: &Job) -> Result<Scanned, Problem> {
     let units = wanted_units(job)?;
     let states = StateRuns::new(&job.view, job.memory_bytes, job.spill.clone());
-    let shared = Shared { job, units: &units, next: AtomicUsize::new(0), failed: AtomicBool::new(false), states: &states };
+    let shared = Shared { job, units: &units, next: AtomicUsize::new(0), failure: Mutex::new(None), states: &states };
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..job.threads.clamp(1, units.len().max(1)) {
@@ -57,13 +57,19 @@ fn wanted_units(job: &Job) -> Result<Vec<(Unit, std::ops::Range<Offset>)>, Probl
         }
         let due = reached.offset(unit.partition);
         if clipped.start != due {
-            return Err(internal(format!("master: partition {}: offset {due} is due, {} found", unit.partition, clipped.start)));
+            return Err(internal(format!(
+                "master: partition {}: offset {due} is due, {} found",
+                unit.partition, clipped.start
+            )));
         }
         reached.set(unit.partition, clipped.end);
         wanted.push((unit.clone(), clipped));
     }
     if !job.cut.is_at_most(&reached) {
-        return Err(internal(format!("master: holds the records below {reached}, the run needs those below {}", job.cut)));
+        return Err(internal(format!(
+            "master: holds the records below {reached}, the run needs those below {}",
+            job.cut
+        )));
     }
     // the largest first, so that no thread starts a large one when the others are done
     wanted.sort_by_key(|(unit, clipped)| (u64::MAX - (clipped.end - clipped.start), unit.partition, clipped.start));
@@ -96,7 +102,8 @@ struct Shared<'a> {
     job: &'a Job,
     units: &'a [(Unit, std::ops::Range<Offset>)],
     next: AtomicUsize,
-    failed: AtomicBool,
+    /// What went wrong first; the other threads stop.
+    failure: Mutex<Option<Problem>>,
     states: &'a StateRuns,
 }
 
@@ -104,10 +111,7 @@ impl Shared<'_> {
     /// One thread's work: takes units until there are none.
     fn work(&self) -> Result<(Counts, Vec<(Partition, Offset)>), Problem> {
         let result = self.fold_units();
-        if result.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
-        }
-        result
+        result.map_err(|problem| self.failure.lock().get_or_insert(problem).clone())
     }
 
     fn fold_units(&self) -> Result<(Counts, Vec<(Partition, Offset)>), Problem> {
@@ -140,7 +144,10 @@ impl Shared<'_> {
         self.job.records.read(unit, self.job.view.input_columns(), &mut |rows| {
             let end = offset + rows.num_rows() as u64;
             // the part below the base's cut, then the part above it
-            for part in [offset.max(clipped.start)..end.min(clipped.end).min(base), offset.max(clipped.start).max(base)..end.min(clipped.end)] {
+            for part in [
+                offset.max(clipped.start)..end.min(clipped.end).min(base),
+                offset.max(clipped.start).max(base)..end.min(clipped.end),
+            ] {
                 if part.start < part.end {
                     let slice = rows.slice((part.start - offset) as usize, (part.end - part.start) as usize);
                     let found = fold(folder, unit.partition, part.start, &slice)?;
@@ -157,7 +164,10 @@ impl Shared<'_> {
         if offset == unit.offsets.end {
             return Ok(());
         }
-        Err(internal(format!("master: partition {}: rows end at offset {offset}, the file says {}", unit.partition, unit.offsets.end)))
+        Err(internal(format!(
+            "master: partition {}: rows end at offset {offset}, the file says {}",
+            unit.partition, unit.offsets.end
+        )))
     }
 
     fn empty_if_large(&self, folder: &mut Folder, budget: usize) -> Result<(), Problem> {
@@ -172,8 +182,8 @@ impl Shared<'_> {
     }
 
     fn check_stopped(&self) -> Result<(), Problem> {
-        if self.failed.load(Ordering::Relaxed) {
-            return Err(Problem::new(Code::Cancelled, "another thread of the run failed"));
+        if let Some(problem) = self.failure.lock().clone() {
+            return Err(problem);
         }
         self.job.check_stopped()
     }

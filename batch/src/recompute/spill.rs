@@ -87,7 +87,8 @@ pub(super) struct SpilledRun {
 impl SpilledRun {
     /// The blocks that may hold keys in `[from, to)`; no bound where there is none.
     fn blocks(&self, from: Option<&[u8]>, to: Option<&[u8]>) -> Range<usize> {
-        let start = from.map_or(0, |key| self.first_keys.partition_point(|first| first.as_ref() <= key).saturating_sub(1));
+        let start =
+            from.map_or(0, |key| self.first_keys.partition_point(|first| first.as_ref() <= key).saturating_sub(1));
         let end = to.map_or(self.first_keys.len(), |key| self.first_keys.partition_point(|first| first.as_ref() < key));
         start..end.max(start)
     }

@@ -18,7 +18,14 @@ const BY_MINUTE: &str = "SELECT window_start, shop, count(*) AS n, sum(price) AS
     FROM TUMBLE(events, at, INTERVAL '1 minute') WHERE price % 3 <> 0 GROUP BY window_start, shop";
 const GLOBAL: &str = "SELECT count(*) AS n, sum(price) AS total FROM events";
 
-fn job(view: &Arc<View>, records: MemoryRecords, cut: &Cut, threads: usize, memory_bytes: usize, folder: &std::path::Path) -> Job {
+fn job(
+    view: &Arc<View>,
+    records: MemoryRecords,
+    cut: &Cut,
+    threads: usize,
+    memory_bytes: usize,
+    folder: &std::path::Path,
+) -> Job {
     Job {
         view: Arc::clone(view),
         records: Arc::new(records),
@@ -58,7 +65,11 @@ fn bytes_do_not_depend_on_threads_memory_or_units(#[case] sql: &str) {
         assert_eq!(spilled > 0, memory < 1_000_000 && !view.is_global(), "spills under pressure alone: {spilled}");
         assert_eq!(job.progress.rows(), cut.total());
         let expected = expected.get_or_insert((states.clone(), ledger.clone(), since_base.clone()));
-        assert_eq!((&states, &ledger, &since_base), (&expected.0, &expected.1, &expected.2), "{threads} threads, {memory} bytes");
+        assert_eq!(
+            (&states, &ledger, &since_base),
+            (&expected.0, &expected.1, &expected.2),
+            "{threads} threads, {memory} bytes"
+        );
         assert!(!job.spill.exists(), "spilled states are removed");
     }
 }
@@ -125,8 +136,12 @@ fn late_records_are_left_out_and_named() {
 
     let file = crate::late::encode(job.records.as_ref(), &testing::stream(), &scanned.late).unwrap();
     let file = bytes_reader(file);
-    let ids: Vec<i64> = file.iter().flat_map(|rows| rows.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec()).collect();
-    let expected: Vec<i64> = expected.iter().map(|(p, o): &(u32, u64)| i64::from(*p) * 1_000_000_000 + *o as i64).collect();
+    let ids: Vec<i64> = file
+        .iter()
+        .flat_map(|rows| rows.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec())
+        .collect();
+    let expected: Vec<i64> =
+        expected.iter().map(|(p, o): &(u32, u64)| i64::from(*p) * 1_000_000_000 + *o as i64).collect();
     assert_eq!(ids, expected, "every late event is listed by its key");
 }
 
@@ -160,4 +175,31 @@ fn cancelled_job_ends_at_once() {
     let job = job(&view, MemoryRecords::new(testing::frames(&cut, 10, 700)), &cut, 2, 1 << 30, folder.path());
     job.stop.cancel();
     assert_eq!(scan(&job).unwrap_err().code, Code::Cancelled);
+}
+
+/// Records of which one file cannot be read.
+struct Broken(MemoryRecords);
+
+impl Records for Broken {
+    fn units(&self) -> &[Unit] {
+        self.0.units()
+    }
+
+    fn read(&self, unit: &Unit, columns: &[usize], each: Each<'_>) -> Result<(), Problem> {
+        if unit.file == 11 {
+            return Err(Problem::new(Code::StorageUnavailable, "file 11 is gone"));
+        }
+        self.0.read(unit, columns, each)
+    }
+}
+
+#[test]
+fn first_failure_is_what_is_reported() {
+    let view = testing::view(GLOBAL, LatePolicy::Include);
+    let cut = Cut(vec![2_000]);
+    let folder = tempfile::tempdir().unwrap();
+    let broken = Broken(MemoryRecords::new(testing::frames(&cut, 10, 50)));
+    let empty = job(&view, MemoryRecords::new(vec![]), &cut, 4, 1 << 30, folder.path());
+    let problem = scan(&Job { records: Arc::new(broken), ..empty }).unwrap_err();
+    assert_eq!((problem.code, problem.detail.as_str()), (Code::StorageUnavailable, "file 11 is gone"));
 }

@@ -81,7 +81,8 @@ impl RunService {
             // the manifest may be there although telling the readers of it failed
             Err(_) => self.manifests.by_run(live.view_id, live.id).await.map_or(true, |manifest| manifest.is_some()),
         };
-        if !published && let Err(error) = self.parts.store.delete_below(&paths::batch_view(live.view_id, live.id)).await {
+        if !published && let Err(error) = self.parts.store.delete_below(&paths::batch_view(live.view_id, live.id)).await
+        {
             tracing::warn!(run = live.id, %error, "files of a run that was not published remain");
         }
         result
@@ -140,9 +141,18 @@ impl RunService {
         let snapshot = self.parts.speed.current(stream);
         let seen = snapshot.as_ref().and_then(|snapshot| snapshot.views.get(&view.def.id));
         let seen = seen.ok_or_else(|| internal(format!("view {} is not in speed's snapshot", live.view)))?;
+        let sequence = |manifest: &Option<Arc<Manifest>>| manifest.as_ref().map(|manifest| manifest.sequence);
+        if sequence(&seen.manifest) != sequence(&base) {
+            return Err(Problem::new(
+                Code::InUse,
+                format!("view {}: another batch view was published meanwhile", live.view),
+            ));
+        }
         let deltas = audit::ranges_below(&seen.ranges, &cut);
         // of a late event's list, an incremental run would only have the new part
-        let is_incremental = live.document().kind == RunKind::Incremental && base.is_some() && view.view.late_policy() != LatePolicy::Drop;
+        let is_incremental = live.document().kind == RunKind::Incremental
+            && base.is_some()
+            && view.view.late_policy() != LatePolicy::Drop;
         let kind = if is_incremental { RunKind::Incremental } else { RunKind::Full };
         Ok(Plan { view, landing, base, cut, deltas, kind, _barrier: Some(barrier) })
     }
@@ -225,7 +235,12 @@ impl RunService {
         live.check_stopped()?;
         let started = tokio::time::Instant::now();
         let (mut certificate, sampled) = self.compare(live, plan, made).await?;
-        let oracle = Oracle { view: &plan.view.view, sql: &plan.view.def.sql, stream: &plan.view.stream, tables: &plan.view.tables };
+        let oracle = Oracle {
+            view: &plan.view.view,
+            sql: &plan.view.def.sql,
+            stream: &plan.view.stream,
+            tables: &plan.view.tables,
+        };
         let check = match oracle.unfit() {
             Some(reason) => audit::not_sampled(reason),
             None => self.ask_oracle(live, plan, made, sampled).await?,
@@ -237,8 +252,14 @@ impl RunService {
     }
 
     /// Compares with what the run replaces; samples cells for the oracle on the way.
-    async fn compare(&self, live: &Arc<LiveRun>, plan: &Arc<Plan>, made: &Made) -> Result<(Certificate, sample::Sampled), Problem> {
-        let (live, plan, store, handle) = (Arc::clone(live), Arc::clone(plan), self.parts.store.clone(), Handle::current());
+    async fn compare(
+        &self,
+        live: &Arc<LiveRun>,
+        plan: &Arc<Plan>,
+        made: &Made,
+    ) -> Result<(Certificate, sample::Sampled), Problem> {
+        let (live, plan, store, handle) =
+            (Arc::clone(live), Arc::clone(plan), self.parts.store.clone(), Handle::current());
         let (files, cells) = (made.files.clone(), made.cells);
         let (ledger, since_base) = (made.ledger.clone(), made.since_base.clone());
         blocking(move || {

@@ -24,7 +24,12 @@ impl Sink for BatchViewWriter {
 
 /// The writer of one part of a run's batch view.
 pub(super) fn writer(store: &Store, view: &View, (id, run): (Uuid, u64), part: u32) -> BatchViewWriter {
-    BatchViewWriter::create(store, &paths::batch_view_part(id, run, part), view.state_schema().clone(), view.key_columns())
+    BatchViewWriter::create(
+        store,
+        &paths::batch_view_part(id, run, part),
+        view.state_schema().clone(),
+        view.key_columns(),
+    )
 }
 
 /// Puts the files in their places.

@@ -168,8 +168,10 @@ impl Queue {
     /// The oldest waiting run whose view has no run at work.
     pub(super) fn take_next(&self) -> Option<Arc<LiveRun>> {
         let mut inner = self.0.lock();
-        let busy: Vec<Uuid> = inner.live.values().filter(|run| !inner.is_waiting(run.id)).map(|run| run.view_id).collect();
-        let index = inner.waiting.iter().position(|id| inner.live.get(id).is_some_and(|run| !busy.contains(&run.view_id)))?;
+        let busy: Vec<Uuid> =
+            inner.live.values().filter(|run| !inner.is_waiting(run.id)).map(|run| run.view_id).collect();
+        let index =
+            inner.waiting.iter().position(|id| inner.live.get(id).is_some_and(|run| !busy.contains(&run.view_id)))?;
         let id = inner.waiting.remove(index)?;
         inner.live.get(&id).cloned()
     }

@@ -59,7 +59,8 @@ impl RunService {
 
     /// Makes an older run's batch view the current one: a manifest that points to it (I10).
     pub(super) async fn roll_back(&self, view: &BatchView, run: u64) -> Result<Manifest, Problem> {
-        let not_kept = || Problem::new(Code::NotFound, format!("view {}: the batch view of run {run} is not kept", view.def.name));
+        let not_kept =
+            || Problem::new(Code::NotFound, format!("view {}: the batch view of run {run} is not kept", view.def.name));
         let current = self.manifests.current(view.def.id).await.map_err(|e| stored(&e))?.ok_or_else(not_kept)?;
         if current.run == run {
             return Err(Problem::new(Code::InUse, format!("view {}: run {run} is the current one", view.def.name)));

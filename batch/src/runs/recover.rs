@@ -39,17 +39,14 @@ impl RunService {
         let manifest = self.manifests.by_run(run.view_id, run.id).await.map_err(|e| stored(&e))?;
         run.finished_at_us = Some(self.parts.clock.now_us());
         run.eta_ms = None;
-        match &manifest {
-            Some(manifest) => {
-                run.state = RunState::Succeeded;
-                run.verdict = Some(manifest.verdict);
-                run.phase = "done".into();
-            }
-            None => {
-                run.state = RunState::Failed;
-                run.error = Some("interrupted by a restart".into());
-                self.parts.store.delete_below(&paths::batch_view(run.view_id, run.id)).await.map_err(|e| stored(&e))?;
-            }
+        if let Some(manifest) = &manifest {
+            run.state = RunState::Succeeded;
+            run.verdict = Some(manifest.verdict);
+            run.phase = "done".into();
+        } else {
+            run.state = RunState::Failed;
+            run.error = Some("interrupted by a restart".into());
+            self.parts.store.delete_below(&paths::batch_view(run.view_id, run.id)).await.map_err(|e| stored(&e))?;
         }
         self.documents.put(run).await.map_err(|e| stored(&e))?;
         Ok(manifest.is_some())
@@ -83,7 +80,9 @@ impl RunService {
         let folder = self.parts.spill.clone();
         let emptied = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await.map_err(internal)?;
         match emptied {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(internal(format!("spilled states: {error}"))),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(internal(format!("spilled states: {error}")))
+            }
             _ => Ok(()),
         }
     }

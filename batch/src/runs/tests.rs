@@ -151,7 +151,8 @@ async fn runs_publish_exact_certificates_one_after_the_other() {
     let scene = Scene::new(folder.path()).await;
     let id = scene.add_view("v", LatePolicy::Include, Refresh::Manual, Cut::default());
     scene.serve();
-    for (number, cut) in [Cut(vec![300, 200, 0]), Cut(vec![500, 200, 128]), Cut(vec![500, 200, 128])].iter().enumerate() {
+    for (number, cut) in [Cut(vec![300, 200, 0]), Cut(vec![500, 200, 128]), Cut(vec![500, 200, 128])].iter().enumerate()
+    {
         scene.append(cut);
         let run = scene.run("v", RunKind::Full).await;
         assert_eq!((run.state, run.verdict, &run.error), (RunState::Succeeded, Some(Verdict::Exact), &None));
@@ -161,7 +162,7 @@ async fn runs_publish_exact_certificates_one_after_the_other() {
         let certificate = scene.service.certificate("v", Some(run.id)).await.unwrap();
         assert_eq!((certificate.cells.differing, certificate.oracle.differing), (0, 0));
         assert_eq!((certificate.cells.compared, certificate.oracle.skipped), (30, None));
-        assert_eq!(certificate.oracle.sampled > 0, true);
+        assert!(certificate.oracle.sampled > 0);
         assert_eq!(certificate.base_run.is_some(), number > 0);
         let manifest = scene.current(id).await;
         assert_eq!((manifest.run, manifest.sequence, &manifest.cut), (run.id, number as u64 + 1, cut));
@@ -195,7 +196,10 @@ async fn incremental_run_gives_the_same_bytes_as_a_full_one() {
     assert_eq!(first.kind, RunKind::Full, "there was nothing to build on, and the run says so");
     scene.append(&Cut(vec![500, 333, 90]));
     let incremental = scene.run("v", RunKind::Incremental).await;
-    assert_eq!((incremental.kind, incremental.rows, incremental.verdict), (RunKind::Incremental, 423, Some(Verdict::Exact)));
+    assert_eq!(
+        (incremental.kind, incremental.rows, incremental.verdict),
+        (RunKind::Incremental, 423, Some(Verdict::Exact))
+    );
     let a = scene.current(id).await;
     scene.run("v", RunKind::Full).await;
     let b = scene.current(id).await;
@@ -224,7 +228,8 @@ async fn violation_is_not_published() {
     scene.append(&Cut(vec![100, 100, 100]));
     scene.run("v", RunKind::Full).await;
     scene.append(&Cut(vec![200, 100, 150]));
-    *scene.speed.plant.lock() = Some(|range| range.states[0] = range.states[0].slice(1, range.states[0].num_rows() - 1));
+    *scene.speed.plant.lock() =
+        Some(|range| range.states[0] = range.states[0].slice(1, range.states[0].num_rows() - 1));
     let run = scene.run("v", RunKind::Full).await;
     assert_eq!((run.state, run.verdict), (RunState::Blocked, Some(Verdict::Violation)));
     assert!(run.error.unwrap().starts_with("cells: ["));

@@ -76,7 +76,9 @@ fn weekdays(field: &str) -> Result<String, String> {
     let mut days = BTreeSet::new();
     for part in field.split(',') {
         let (range, step) = match part.split_once('/') {
-            Some((range, step)) => (range, step.parse::<usize>().ok().filter(|step| *step > 0).ok_or(format!("step {step:?}"))?),
+            Some((range, step)) => {
+                (range, step.parse::<usize>().ok().filter(|step| *step > 0).ok_or(format!("step {step:?}"))?)
+            }
             None => (part, 1),
         };
         let (from, to) = match range.split_once('-') {

@@ -173,7 +173,8 @@ fn schedule(refresh: Refresh, created: &str, now: &str) -> (Schedule, Arc<FakeRu
 /// "missed run is caught up once".
 #[tokio::test]
 async fn missed_runs_are_caught_up_once() {
-    let (mut schedule, runs, clock) = schedule(cron("0 3 * * *", "UTC"), "2024-05-01T00:00:00Z", "2024-05-09T12:00:00Z");
+    let (mut schedule, runs, clock) =
+        schedule(cron("0 3 * * *", "UTC"), "2024-05-01T00:00:00Z", "2024-05-09T12:00:00Z");
     *runs.last.lock() = Some(document(VIEW, us("2024-05-02T03:00:00Z")));
     let next = schedule.tick().await.unwrap();
     assert_eq!(*runs.started.lock(), [("v".to_owned(), RunTrigger::Schedule)], "a week was missed");

@@ -13,7 +13,11 @@ const STATISTICS_TOLERANCE: f64 = 1e-6;
 const STATISTICS: [&str; 6] = ["var", "stddev", "covar", "corr(", "regr_", "regr"];
 
 /// The first column in which two rows differ, in words.
-pub(super) fn difference(ours: (&RecordBatch, usize), theirs: (&RecordBatch, usize), expressions: &[String]) -> Option<String> {
+pub(super) fn difference(
+    ours: (&RecordBatch, usize),
+    theirs: (&RecordBatch, usize),
+    expressions: &[String],
+) -> Option<String> {
     for (index, field) in ours.0.schema().fields().iter().enumerate() {
         let expression = expressions.get(index).map_or("", String::as_str);
         // approximate by declaration, and not by the same method
@@ -21,7 +25,7 @@ pub(super) fn difference(ours: (&RecordBatch, usize), theirs: (&RecordBatch, usi
             continue;
         }
         let (a, b) = (ours.0.column(index), theirs.0.column(index));
-        if !same(a, ours.1, b, theirs.1, expression) {
+        if !same((a, ours.1), (b, theirs.1), expression) {
             let text = |array: &ArrayRef, row| array_value_to_string(array, row).unwrap_or_default();
             return Some(format!("{}: {}, plain SQL: {}", field.name(), text(a, ours.1), text(b, theirs.1)));
         }
@@ -29,36 +33,43 @@ pub(super) fn difference(ours: (&RecordBatch, usize), theirs: (&RecordBatch, usi
     None
 }
 
-fn same(a: &ArrayRef, i: usize, b: &ArrayRef, j: usize, expression: &str) -> bool {
+/// An array and a row of it.
+type Value<'a> = (&'a ArrayRef, usize);
+
+fn same(ours: Value<'_>, theirs: Value<'_>, expression: &str) -> bool {
+    let ((a, i), (b, j)) = (ours, theirs);
     if a.is_null(i) || b.is_null(j) {
         return a.is_null(i) && b.is_null(j);
     }
     let averaged = expression.contains("avg(");
-    let (x, y) = (a.data_type(), b.data_type());
-    if x == y && !x.is_floating() && !averaged {
+    let (our_type, their_type) = (a.data_type(), b.data_type());
+    if our_type == their_type && !our_type.is_floating() && !averaged {
         return same_value(a.as_ref(), i, b.as_ref(), j);
     }
-    if x.is_numeric() && y.is_numeric() {
-        return close(a, i, b, j, expression);
+    if our_type.is_numeric() && their_type.is_numeric() {
+        return close(ours, theirs, expression);
     }
     // the same value in another type, such as a string in a view or not
-    cast(&b.slice(j, 1), x).is_ok_and(|b| same_value(a.as_ref(), i, b.as_ref(), 0))
+    cast(&b.slice(j, 1), our_type).is_ok_and(|b| same_value(a.as_ref(), i, b.as_ref(), 0))
 }
 
-fn close(a: &ArrayRef, i: usize, b: &ArrayRef, j: usize, expression: &str) -> bool {
-    let (Ok(ours), Ok(theirs)) = (cast(&a.slice(i, 1), &DataType::Float64), cast(b, &DataType::Float64)) else { return false };
+fn close((a, i): Value<'_>, (b, j): Value<'_>, expression: &str) -> bool {
+    let (Ok(ours), Ok(theirs)) = (cast(&a.slice(i, 1), &DataType::Float64), cast(b, &DataType::Float64)) else {
+        return false;
+    };
     let theirs = theirs.as_primitive::<Float64Type>();
-    let (x, y) = (ours.as_primitive::<Float64Type>().value(0), theirs.value(j));
-    if x.is_nan() || y.is_nan() {
-        return x.is_nan() && y.is_nan();
+    let (our_value, their_value) = (ours.as_primitive::<Float64Type>().value(0), theirs.value(j));
+    if our_value.is_nan() || their_value.is_nan() {
+        return our_value.is_nan() && their_value.is_nan();
     }
-    if x.is_infinite() || y.is_infinite() {
-        return x.to_bits() == y.to_bits();
+    if our_value.is_infinite() || their_value.is_infinite() {
+        return our_value.to_bits() == their_value.to_bits();
     }
     let is_statistics = STATISTICS.iter().any(|name| expression.contains(name));
     let tolerance = if is_statistics { STATISTICS_TOLERANCE } else { FLOAT_TOLERANCE };
-    let largest = theirs.iter().flatten().filter(|value| value.is_finite()).fold(0.0_f64, |max, value| max.max(value.abs()));
-    (x - y).abs() <= tolerance * largest.max(x.abs()) + last_digit(a.data_type())
+    let largest =
+        theirs.iter().flatten().filter(|value| value.is_finite()).fold(0.0_f64, |max, value| max.max(value.abs()));
+    (our_value - their_value).abs() <= tolerance * largest.max(our_value.abs()) + last_digit(a.data_type())
 }
 
 /// Averages of decimals may be cut off or rounded at the last digit.

@@ -128,7 +128,9 @@ fn part(oracle: &Oracle<'_>, records: &MasterRecords, plan: &Plan, run: u64) -> 
 
 /// A row group that lies below the cut, another one in every run.
 fn chosen<'a>(records: &'a MasterRecords, plan: &Plan, run: u64) -> Option<&'a Unit> {
-    let is_below = |unit: &&Unit| unit.offsets.end <= plan.cut.offset(unit.partition) && plan.from().offset(unit.partition) <= unit.offsets.start;
+    let is_below = |unit: &&Unit| {
+        unit.offsets.end <= plan.cut.offset(unit.partition) && plan.from().offset(unit.partition) <= unit.offsets.start
+    };
     let units: Vec<&Unit> = records.units().iter().filter(is_below).collect();
     let index = run.wrapping_mul(0x9E37_79B9).checked_rem(units.len() as u64)?;
     units.get(index as usize).copied()
