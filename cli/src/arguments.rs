@@ -31,7 +31,7 @@ pub struct Arguments {
 #[derive(Debug, Clone, Default, Args)]
 pub struct GlobalOptions {
     /// Address of the server [default: what `--data-dir` says]
-    #[arg(long, global = true, env = "BIFOLD_URL", value_name = "URL")]
+    #[arg(long, global = true, env = "BIFOLD_URL", value_name = "URL", hide_env_values = true)]
     pub url: Option<String>,
     /// Bearer token [default: what `--data-dir` says]
     #[arg(long, global = true, env = "BIFOLD_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -62,10 +62,7 @@ impl ServeOptions {
     /// Options before the word `serve`, overridden by those after it.
     #[must_use]
     pub fn overridden_by(self, later: Self) -> Self {
-        Self {
-            listen: later.listen.or(self.listen),
-            role: if later.role.is_empty() { self.role } else { later.role },
-        }
+        Self { listen: later.listen.or(self.listen), role: if later.role.is_empty() { self.role } else { later.role } }
     }
 }
 

@@ -1,9 +1,6 @@
 //! The user's side of Bifold: command line, configuration, HTTP client, shell, demo, and the
 //! [`platform::Platform`] that runs all roles in one process.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 pub mod arguments;
 pub mod client;

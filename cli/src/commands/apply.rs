@@ -64,7 +64,8 @@ pub fn script_request(sql: String, folder: &Path) -> anyhow::Result<SqlRequest> 
             let text = format!("table {}: {} is too large (64 MiB a script)", table.name, path.display());
             return fail(Exit::Usage, text);
         }
-        let content = std::fs::read_to_string(&path).with_context(|| format!("table {}: {}", table.name, table.file))?;
+        let content =
+            std::fs::read_to_string(&path).with_context(|| format!("table {}: {}", table.name, table.file))?;
         files.insert(table.file, content);
     }
     Ok(SqlRequest { sql, files, ..SqlRequest::default() })

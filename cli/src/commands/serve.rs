@@ -45,8 +45,9 @@ fn welcome(url: &str, folder: &str, token_file: &str) -> String {
 
   first steps:
     bifold sql -c \"CREATE STREAM clicks (id TEXT NOT NULL, page TEXT, event_time TIMESTAMPTZ NOT NULL, PRIMARY KEY (id))\"
-    curl -sS {url}/v1/streams/clicks/events -H \"Authorization: Bearer $(cat '{token_file}')\" \\
-         -d '{{\"id\":\"1\",\"page\":\"/\",\"event_time\":\"2026-01-05T08:00:00Z\"}}'
+    curl -sS {url}/v1/streams/clicks/events \\
+         -H \"Authorization: Bearer $(cat '{token_file}')\" \\
+         -H 'Content-Type: application/x-ndjson' -d '{{\"id\":\"1\",\"page\":\"/\",\"event_time\":\"2026-01-05T08:00:00Z\"}}'
     bifold demo
 ",
         version = env!("CARGO_PKG_VERSION")
@@ -81,6 +82,9 @@ mod tests {
 
     #[test]
     fn welcome_has_the_address_the_folder_the_token_and_a_curl() {
-        insta::assert_snapshot!("welcome", welcome("http://127.0.0.1:4480", "./bifold-data", "./bifold-data/admin-token"));
+        insta::assert_snapshot!(
+            "welcome",
+            welcome("http://127.0.0.1:4480", "./bifold-data", "./bifold-data/admin-token")
+        );
     }
 }

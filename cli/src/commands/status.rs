@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn streams_and_their_views_are_tables_of_their_own() {
-        let status = json!({"version": "1", "streams": [{"stream": "s", "views": [{"view": "v"}]}], "runs": {"queued": 0}});
+        let status =
+            json!({"version": "1", "streams": [{"stream": "s", "views": [{"view": "v"}]}], "runs": {"queued": 0}});
         let (lists, facts) = split(status);
         assert_eq!(lists, [vec![json!({"stream": "s"})], vec![json!({"view": "v"})]]);
         assert_eq!(facts, json!({"version": "1", "runs": {"queued": 0}}));

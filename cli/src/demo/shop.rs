@@ -29,7 +29,10 @@ pub(super) fn scenario(lines: u64) -> Scenario {
         ),
         stream: STREAM,
         create_stream: CREATE_STREAM.to_owned(),
-        views: vec![View { name: view, create: format!("CREATE MATERIALIZED VIEW {view} REFRESH MANUAL AS\n{SELECT}") }],
+        views: vec![View {
+            name: view,
+            create: format!("CREATE MATERIALIZED VIEW {view} REFRESH MANUAL AS\n{SELECT}"),
+        }],
         twin: View {
             name: twin,
             create: format!("CREATE MATERIALIZED VIEW {twin} REFRESH MANUAL WITH (late = 'drop') AS\n{SELECT}"),

@@ -147,5 +147,8 @@ pub(super) fn expect_verdict(certificate: &Value, allowed: &[&str]) -> anyhow::R
         return Ok(());
     }
     let view = certificate.get("view").and_then(Value::as_str).unwrap_or_default();
-    fail(Exit::CheckFailed, format!("view {view}: expected a certificate that is {}, found {verdict}", allowed.join(" or ")))
+    fail(
+        Exit::CheckFailed,
+        format!("view {view}: expected a certificate that is {}, found {verdict}", allowed.join(" or ")),
+    )
 }

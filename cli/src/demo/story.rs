@@ -71,16 +71,16 @@ async fn live(stage: &mut Stage, cast: &Cast) -> anyhow::Result<()> {
     stage.beat("Events come in; the speed layer answers at once")?;
     show_sql(&format!("SELECT sum({}) AS events, count(*) AS cells FROM {}", stage.count, cast.hero()))?;
     let mut next = 0.0;
-    while stage.share() < 0.5 || stage.totals.received == 0 {
-        if !stage.send_next().await? {
-            break;
-        }
-        if stage.share() >= next {
+    loop {
+        let ended = !stage.send_next().await? || stage.share() >= 0.5;
+        if ended || stage.share() >= next {
             next = stage.share() + 0.5 / LIVE_ANSWERS;
             live_answer(stage, cast.hero()).await?;
         }
+        if ended {
+            return Ok(());
+        }
     }
-    live_answer(stage, cast.hero()).await
 }
 
 async fn live_answer(stage: &Stage, view: &str) -> anyhow::Result<()> {
@@ -139,7 +139,8 @@ async fn merged(stage: &mut Stage, cast: &Cast) -> anyhow::Result<()> {
 
 /// What the generator counted while it made the events must be what the view says.
 async fn check_truth(stage: &Stage, view: &str, truth: &generator::Totals) -> anyhow::Result<()> {
-    let sql = format!("SELECT sum(clicks) AS events, sum(purchases) AS purchases, sum(revenue_cents) AS cents FROM {view}");
+    let sql =
+        format!("SELECT sum(clicks) AS events, sum(purchases) AS purchases, sum(revenue_cents) AS cents FROM {view}");
     let answer = stage.ask(&sql).await?;
     expect_equal("events", answer.integer("events")?, i128::from(truth.events))?;
     expect_equal("duplicates", i128::from(stage.totals.duplicates), i128::from(truth.duplicates))?;
@@ -207,7 +208,11 @@ fn close(stage: &Stage, started: Instant) -> anyhow::Result<()> {
         started.elapsed().as_secs_f64()
     ))?;
     if totals.quarantined > 0 {
-        say(&format!("{} records did not fit the stream: SELECT * FROM dlq.{}", grouped(totals.quarantined), stage.stream))?;
+        say(&format!(
+            "{} records did not fit the stream: SELECT * FROM dlq.{}",
+            grouped(totals.quarantined),
+            stage.stream
+        ))?;
     }
     Ok(())
 }

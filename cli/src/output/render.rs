@@ -89,7 +89,8 @@ impl Table {
         // Writing to memory cannot fail; a row of another length than the header can, and does not exist.
         let _ = writer.write_record(self.columns.iter().map(|column| &column.name));
         for row in &self.rows {
-            let _ = writer.write_record(row.iter().map(|value| if value.is_null() { String::new() } else { cell_text(value) }));
+            let _ = writer
+                .write_record(row.iter().map(|value| if value.is_null() { String::new() } else { cell_text(value) }));
         }
         String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
     }
@@ -134,11 +135,11 @@ pub fn cut_text(cut: &CutByPartition) -> String {
 
 /// `batch run 7 (exact) to {…} + speed to {…}, lag 4 ms`
 pub fn freshness_line(view: &ViewFreshness) -> String {
-    let batch = view.batch.as_ref().map(|batch| {
-        format!("batch run {} ({}) to {}", batch.run, batch.certificate.as_str(), cut_text(&batch.cut))
-    });
-    let speed =
-        view.speed.as_ref().map(|speed| format!("speed to {}, lag {} ms", cut_text(&speed.to), speed.lag_ms));
+    let batch = view
+        .batch
+        .as_ref()
+        .map(|batch| format!("batch run {} ({}) to {}", batch.run, batch.certificate.as_str(), cut_text(&batch.cut)));
+    let speed = view.speed.as_ref().map(|speed| format!("speed to {}, lag {} ms", cut_text(&speed.to), speed.lag_ms));
     match (batch, speed) {
         (Some(batch), Some(speed)) => format!("{batch} + {speed}"),
         (Some(side), None) | (None, Some(side)) => side,

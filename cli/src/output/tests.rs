@@ -52,7 +52,8 @@ fn csv_quotes_what_needs_it_and_leaves_null_empty() {
 #[test]
 fn facts_of_a_document_have_dotted_names() {
     let table = Table::facts(&json!({"run": 8, "cells": {"compared": 3, "differing": 0}, "list": [1]}));
-    let lines: Vec<String> = table.rows.iter().map(|row| format!("{}={}", cell_text(&row[0]), cell_text(&row[1]))).collect();
+    let lines: Vec<String> =
+        table.rows.iter().map(|row| format!("{}={}", cell_text(&row[0]), cell_text(&row[1]))).collect();
     assert_eq!(lines, ["cells.compared=3", "cells.differing=0", "list=[1]", "run=8"]);
 }
 
