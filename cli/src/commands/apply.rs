@@ -23,8 +23,8 @@ pub(super) async fn apply(session: &Session, options: &ApplyArguments) -> anyhow
         let request = SqlRequest { dry_run: options.dry_run, ..request };
         let done = if options.dry_run { "checked" } else { "applied" };
         let answer = session.client.sql(&request).await.with_context(|| path.display().to_string())?;
-        note(&format!("{} {done}", path.display()));
         print_answer(session.output, &answer)?;
+        note(&format!("{} {done}", path.display()));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use futures::StreamExt;
+use schemas::PositionToken;
 use schemas::freshness::IngestAnswer;
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use super::Session;
 use crate::arguments::IngestArguments;
 use crate::client::Client;
 use crate::exit::Failure;
-use crate::output::{Format, cell_text, grouped, note};
+use crate::output::{Format, grouped, note};
 use crate::progress::{Progress, rate};
 
 /// How long one body is offered to a server that says it is full.
@@ -38,7 +39,7 @@ pub struct Totals {
     pub duplicates: u64,
     /// Of those, bad ones.
     pub quarantined: u64,
-    /// Of the last answer: everything below it is durable.
+    /// Everything that was answered is below it: the largest offset of each partition over all answers.
     pub position: String,
 }
 
@@ -49,7 +50,7 @@ impl Totals {
         self.accepted += answer.accepted;
         self.duplicates += answer.duplicates;
         self.quarantined += answer.quarantined;
-        self.position.clone_from(&answer.position);
+        self.position = joined(&self.position, &answer.position);
     }
 
     fn json(&self) -> Value {
@@ -60,6 +61,16 @@ impl Totals {
             "quarantined": self.quarantined,
             "position": self.position,
         })
+    }
+}
+
+/// A position beyond both; the later one if they cannot be compared (none yet, a log made anew).
+fn joined(before: &str, after: &str) -> String {
+    match (before.parse::<PositionToken>(), after.parse::<PositionToken>()) {
+        (Ok(old), Ok(new)) if old.incarnation == new.incarnation => {
+            PositionToken { cut: old.cut.join(&new.cut), ..new }.to_string()
+        }
+        _ => after.to_owned(),
     }
 }
 
@@ -101,8 +112,7 @@ async fn send_all(
     while let Some(answer) = answers.next().await {
         let (read, answer) = answer?;
         for error in answer.errors.iter().take(ERRORS_SHOWN - shown) {
-            let column = error.column.as_ref().map_or(String::new(), |column| format!(" column {column}:"));
-            note(&format!("event {}:{column} {}", totals.received + error.index + 1, error.message));
+            note(&format!("event {}: {}", totals.received + error.index + 1, error.message));
             shown += 1;
         }
         totals.add(&answer);
@@ -140,7 +150,7 @@ fn summary(totals: &Totals, elapsed: Duration) -> String {
         grouped(rate(totals.received, elapsed)),
     );
     if !totals.position.is_empty() {
-        text.push_str(&format!("\nposition {}", cell_text(&Value::from(totals.position.as_str()))));
+        text.push_str(&format!("\nposition {}", totals.position));
     }
     text
 }

@@ -8,19 +8,26 @@ use super::Session;
 use crate::arguments::{RunAction, RunArguments};
 use crate::client::{Client, RunAnswer};
 use crate::exit::{Exit, fail};
-use crate::output::{Table, cell_text, grouped, note};
+use crate::output::{Format, Table, cell_text, grouped, note};
 use crate::progress::Progress;
 
 /// How long one request waits for the end of a run; between two the progress is shown.
 const POLL: Duration = Duration::from_millis(500);
-const COLUMNS: [&str; 6] = ["id", "view", "kind", "state", "verdict", "rows"];
+/// What a list shows on a terminal; other formats have everything.
+const COLUMNS: [&str; 8] = ["id", "view", "kind", "state", "verdict", "rows", "started_at", "error"];
 
 pub(super) async fn run(session: &Session, options: RunArguments) -> anyhow::Result<()> {
     match options.action {
         Some(RunAction::Ls) => {
             let list = session.client.get(&["v1", "runs"]).await?;
             let runs = list.get("runs").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            session.output.table(&Table::of_objects(&runs.iter().map(brief).collect::<Vec<_>>(), &COLUMNS))
+            match session.output.format() {
+                Format::Table => {
+                    let brief: Vec<Value> = runs.iter().map(brief).collect();
+                    session.output.table(&Table::of_objects(&brief, &COLUMNS))
+                }
+                _ => session.output.table(&Table::of_objects(runs, &COLUMNS)),
+            }
         }
         Some(RunAction::Show { id }) => session.output.document(&session.client.run(id, Duration::ZERO).await?.raw),
         Some(RunAction::Cancel { id }) => {
@@ -35,15 +42,10 @@ pub(super) async fn run(session: &Session, options: RunArguments) -> anyhow::Res
     }
 }
 
-/// A run without what only its own page shows.
+/// A run with what a list shows.
 fn brief(run: &Value) -> Value {
-    let mut run = run.clone();
-    if let Some(members) = run.as_object_mut() {
-        for name in ["cut", "phase_ms", "queued_at"] {
-            members.remove(name);
-        }
-    }
-    run
+    let members = COLUMNS.iter().map(|name| ((*name).to_owned(), run.get(name).cloned().unwrap_or(Value::Null)));
+    Value::Object(members.collect())
 }
 
 async fn start(session: &Session, view: &str, wait: bool) -> anyhow::Result<()> {

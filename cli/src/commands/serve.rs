@@ -1,5 +1,6 @@
 //! `serve`: the platform in this process, until it is told to stop.
 
+use std::io::IsTerminal;
 use std::pin::pin;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,15 +66,24 @@ async fn stop_signal() -> anyhow::Result<()> {
 
 /// The process's log goes to stderr.
 fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let Ok(filter) = EnvFilter::try_new(&config.log.level) else {
+    let Ok(filter) = EnvFilter::try_new(filter_text(&config.log.level)) else {
         return fail(Exit::Usage, format!("log.level: `{}` is no level and no filter", config.log.level));
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
     Ok(())
+}
+
+/// At the plain level `info` libraries only warn: one of them reports every commit of the master.
+fn filter_text(level: &str) -> String {
+    match level {
+        "info" => "info,delta_kernel=warn,delta_kernel_default_engine=warn,datafusion=warn".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 #[cfg(test)]

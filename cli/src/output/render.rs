@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::Format;
 
+/// Terminals narrower than this say little about the space there is; tables are not squeezed into them.
+const WRAP_COLUMNS_MIN: u16 = 40;
+
 /// Columns and rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Table {
@@ -55,7 +58,10 @@ impl Table {
 
     fn as_table(&self) -> String {
         let mut table = comfy_table::Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_preset(presets::UTF8_FULL_CONDENSED);
+        if table.width().is_none_or(|columns| columns >= WRAP_COLUMNS_MIN) {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        }
         table.set_header(self.columns.iter().map(|column| column.name.as_str()));
         for row in &self.rows {
             table.add_row(row.iter().map(cell_text));

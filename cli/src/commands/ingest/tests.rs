@@ -107,6 +107,15 @@ async fn every_body_is_offered_until_it_is_taken(#[case] in_flight: u64) {
     assert!(calls.load(Ordering::SeqCst) >= 4, "the full answers were not retried");
 }
 
+#[test]
+fn position_never_goes_back_within_one_log() {
+    let log = "v1.d15390ed99c44f3eb171006324df5124";
+    assert_eq!(joined("", &format!("{log}.3-4")), format!("{log}.3-4"));
+    assert_eq!(joined(&format!("{log}.3-4"), &format!("{log}.0-7")), format!("{log}.3-7"));
+    let other = "v1.00000000000000000000000000000001.1-1";
+    assert_eq!(joined(&format!("{log}.3-4"), other), other);
+}
+
 #[tokio::test]
 async fn refused_stream_is_not_offered_again() {
     let refuse = || async {
