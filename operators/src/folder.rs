@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -87,6 +87,7 @@ impl Folder {
             return Ok(rows);
         };
         let late: &BooleanArray = rows.column(column).as_boolean();
+        assert!(late.null_count() == 0, "a row is late or it is not");
         if late.true_count() == 0 {
             return Ok(rows);
         }

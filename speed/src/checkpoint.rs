@@ -109,6 +109,9 @@ impl StreamSpeed {
         });
         sealed.into_iter().collect::<Result<Vec<()>, _>>()?;
         let from = base.sealed.clone();
+        if to.same_position(&from) {
+            return Ok(());
+        }
         let ranges = tails.into_iter().filter_map(|(id, tail)| {
             let start = base.views.get(&id)?.start().join(&from);
             Some((id, Arc::new(range_of(tail, start, to.clone(), partitions))))

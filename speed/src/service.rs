@@ -155,7 +155,9 @@ impl Speed for SpeedService {
             let detail = format!("stream {}: the fold did not reach {head} in time", speed.name());
             return Err(Problem::new(Code::Stale, detail));
         }
-        speed.barrier().await
+        let cut = speed.barrier().await?;
+        assert!(head.is_at_most(&cut), "the barrier {cut} leaves out what was durable before it ({head})");
+        Ok(cut)
     }
 
     fn release_barrier(&self, stream: Uuid, cut: &Cut) {

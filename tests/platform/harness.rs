@@ -73,8 +73,9 @@ impl Client {
     pub(crate) async fn try_sql(&self, body: Value) -> Result<Value, (u16, Value)> {
         let answer = self.request("POST", "/v1/sql").json(&body).send().await.unwrap();
         let status = answer.status().as_u16();
-        let body: Value = answer.json().await.unwrap();
-        if status == 200 { Ok(body) } else { Err((status, body)) }
+        let text = answer.text().await.unwrap();
+        let body: Value = serde_json::from_str(&text).unwrap();
+        if status == 200 { Ok(with_exact_floats(body, &text)) } else { Err((status, body)) }
     }
 
     /// The problem that a script must end with.
@@ -135,6 +136,24 @@ impl Client {
         let path = format!("/v1/views/{view}/certificates/{}", run["id"]);
         self.request("GET", &path).send().await.unwrap().json().await.unwrap()
     }
+}
+
+/// `serde_json` may read a float wrongly in its last bit: floats of the rows stay texts.
+fn with_exact_floats(mut body: Value, text: &str) -> Value {
+    #[derive(serde::Deserialize)]
+    struct Rows {
+        #[serde(default)]
+        rows: Vec<Vec<Box<serde_json::value::RawValue>>>,
+    }
+    let exact: Rows = serde_json::from_str(text).unwrap();
+    for (row, texts) in exact.rows.iter().enumerate() {
+        for (column, text) in texts.iter().enumerate() {
+            if body["rows"][row][column].is_f64() {
+                body["rows"][row][column] = Value::from(text.get());
+            }
+        }
+    }
+    body
 }
 
 /// The rows of an answer.

@@ -136,11 +136,19 @@ pub(crate) fn cells<K: Ord>(events: &[Event], key: impl Fn(&Event) -> Option<K>)
     cells
 }
 
+/// A float of an answer, exactly.
+pub(crate) fn float(shown: &Value) -> Option<f64> {
+    match shown {
+        Value::String(text) => text.parse().ok(),
+        shown => shown.as_f64(),
+    }
+}
+
 /// A float as an answer shows it.
 pub(crate) fn same_float(shown: &Value, wanted: Option<f64>) -> bool {
     match (shown, wanted) {
         (Value::Null, None) => true,
-        (Value::Number(n), Some(wanted)) => n.as_f64().is_some_and(|f| f.to_bits() == wanted.to_bits() || f == wanted),
+        (shown, Some(wanted)) => float(shown) == Some(wanted),
         _ => false,
     }
 }

@@ -9,7 +9,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::harness::{Client, Server, config, rows};
-use crate::oracle::{Cell, Event, cells, civil, same_float};
+use crate::oracle::{Cell, Event, cells, civil, float, same_float};
 
 const HOURLY: &str = "SELECT shop, window_start, count(*) AS events, sum(n) AS n, sum(price) AS price, \
     min(n) AS least, max(n) AS most, count(*) FILTER (WHERE kind = 'buy') AS buys, approx_distinct(kind) AS kinds, \
@@ -61,7 +61,7 @@ fn check_cell(row: &[Value], cell: &Cell) {
     assert_eq!(row[7], Value::from(cell.buys), "{row:?}");
     assert_eq!(row[8], Value::from(cell.kinds.len()), "{row:?}");
     let average = cell.sum_price().map(|sum| sum / cell.price_count() as f64);
-    let close = match (row[9].as_f64(), average) {
+    let close = match (float(&row[9]), average) {
         (None, None) => true,
         (Some(a), Some(b)) => (a - b).abs() <= b.abs() * 1e-15,
         _ => false,

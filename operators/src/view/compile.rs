@@ -144,7 +144,7 @@ fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<Logica
         };
         let late = late.unwrap_or_else(|| lit(false));
         let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-        columns.push(datafusion::functions::core::expr_fn::coalesce(vec![late, lit(false)]).alias(LATE_ROW));
+        columns.push(late.alias(LATE_ROW));
         input = LogicalPlanBuilder::from(input).project(columns)?.build()?;
     }
     let (Some(partition), Some(offset), Some(late)) =

@@ -67,12 +67,17 @@ pub(super) fn late_row(expressions: &[Expr], input: &LogicalPlan, stream: &Strea
         .clone()
         .transform(|e| Ok(if e == time { Transformed::yes(watermark.clone()) } else { Transformed::no(e) }))?
         .data;
-    Ok(Some(at_watermark.gt(bucket)))
+    Ok(Some(known(at_watermark.gt(bucket))))
 }
 
 /// "This row's time lies behind the watermark": for views without a time bucket.
 pub(super) fn late_event(input: &LogicalPlan, stream: &StreamDef) -> Result<Option<Expr>> {
-    Ok(time_and_watermark(input, stream)?.map(|(time, watermark)| time.lt(watermark)))
+    Ok(time_and_watermark(input, stream)?.map(|(time, watermark)| known(time.lt(watermark))))
+}
+
+/// The first record of a partition has no watermark before it: it is not late.
+fn known(late: Expr) -> Expr {
+    datafusion::functions::core::expr_fn::coalesce(vec![late, lit(false)])
 }
 
 fn time_and_watermark(input: &LogicalPlan, stream: &StreamDef) -> Result<Option<(Expr, Expr)>> {
