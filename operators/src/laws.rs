@@ -12,6 +12,7 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::array::BooleanArray;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use datafusion::logical_expr::{AggregateUDF, EmitTo};
 
 pub use self::call::Argument;
@@ -171,7 +172,7 @@ impl Laws<'_> {
             rows.iter().map(|_| [Some(true), Some(false), None][self.chance.below(3)]).collect();
         let kept: Vec<usize> = rows.iter().copied().filter(|row| passes[*row] == Some(true)).collect();
         let mut table = self.call.table()?;
-        table.update(&rows, &vec![0; rows.len()], Some(&BooleanArray::from(passes)), 1)?;
+        table.update(&rows, &vec![0; rows.len()], Some(&filter_of(&passes)), 1)?;
         Ok(table.state(EmitTo::All, 1)?.bytes()? == self.call.fold(&kept)?.bytes()?)
     }
 
@@ -222,4 +223,11 @@ impl Laws<'_> {
         let doubled = self.call.merge_rows(&rest, &rest)?;
         Ok(head == expected_head && tail.bytes()? == doubled.bytes()?)
     }
+}
+
+/// A filter whose nulls hide a true.
+fn filter_of(passes: &[Option<bool>]) -> BooleanArray {
+    let values: BooleanBuffer = passes.iter().map(|pass| pass.unwrap_or(true)).collect();
+    let nulls: NullBuffer = passes.iter().map(Option::is_some).collect();
+    BooleanArray::new(values, Some(nulls))
 }

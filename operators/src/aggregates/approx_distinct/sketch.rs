@@ -346,6 +346,18 @@ mod tests {
     }
 
     #[test]
+    fn greatest_rank_of_an_index_is_kept() {
+        let (low, high) = (1 << 38 | 7 << 52, 1 | 7 << 52); // one index, ranks 1 and 39
+        for hashes in [[low, high, low], [high, low, high]] {
+            let mut sketch = Sketch::default();
+            for hash in hashes {
+                sketch.insert(hash);
+            }
+            assert_eq!(state(sketch)[1..], code_of(high).to_le_bytes());
+        }
+    }
+
+    #[test]
     fn damaged_states_are_refused() {
         for bytes in [&[SPARSE, 1, 2][..], &[DENSE, 0], &[9], &[SPARSE, 0, 0, 0, 0x80]] {
             assert!(Sketch::default().merge(bytes).is_err());

@@ -37,7 +37,8 @@ impl Default for Histogram {
     }
 }
 
-/// Counts per bucket: an array around the first values, a map for what is far away.
+/// Counts per bucket: an array around the first values, a map for what is below its base or
+/// [`WINDOW_MAX`] and more above it.
 #[derive(Default)]
 pub(crate) struct Counts {
     base: u32,
@@ -183,22 +184,12 @@ impl Counts {
         if bucket >= self.base && bucket - self.base >= self.window.len() as u32 && bucket - self.base < WINDOW_MAX {
             let length = ((bucket - self.base) as usize + 1).next_power_of_two();
             self.window.resize(length.min(WINDOW_MAX as usize), 0);
-            self.draw_in();
         }
         let slot = match self.window.get_mut(bucket.wrapping_sub(self.base) as usize) {
             Some(near) => near,
             None => self.far.entry(bucket).or_default(),
         };
         *slot = slot.saturating_add(count);
-    }
-
-    /// Moves what the grown window covers out of the map.
-    fn draw_in(&mut self) {
-        let end = self.base + self.window.len() as u32;
-        let covered: Vec<u32> = self.far.range(self.base..end).map(|(bucket, _)| *bucket).collect();
-        for bucket in covered {
-            self.window[(bucket - self.base) as usize] += self.far.remove(&bucket).unwrap_or(0);
-        }
     }
 
     fn each(&self, mut visit: impl FnMut(u32, u64)) {

@@ -173,10 +173,16 @@ fn decimals_are_exact() {
     assert!(error.to_string().contains("sum: Decimal128(38, 2) out of range"), "{error}");
 }
 
+/// 0.01 / 32 is 0.0003125: a tie.
+fn one_in_32(one: i128) -> [i128; 32] {
+    std::array::from_fn(|index| if index == 0 { one } else { 0 })
+}
+
 #[rstest]
 #[case::third(&[100, 0, 0], 333_333)]
 #[case::two_thirds(&[100, 100, 0], 666_667)]
-#[case::half_away_from_zero(&[1; 1], 10_000)]
+#[case::half_away_from_zero(&one_in_32(1), 313)]
+#[case::negative_half(&one_in_32(-1), -313)]
 #[case::negative(&[-100, -100, 0], -666_667)]
 fn decimal_averages_round_half_away_from_zero(#[case] cents: &[i128], #[case] expected: i128) {
     let average = answer("avg", decimals(cents, 12, 2)).unwrap();
