@@ -22,7 +22,7 @@ use crate::exit::{Exit, Failure, fail};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A server that sends nothing for so long is gone; its own limits are shorter.
-const READ_TIMEOUT: Duration = Duration::from_secs(180);
+const READ_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Talks to one server.
 #[derive(Debug, Clone)]

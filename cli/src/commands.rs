@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::exit::{Exit, fail};
 use crate::output::Output;
 
+pub(crate) use catalog::create_statement;
 pub(crate) use reconcile::summary as reconcile_summary;
 
 /// What every client command needs.

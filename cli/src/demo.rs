@@ -23,10 +23,7 @@ use scenario::Scenario;
 /// Runs the demo; the platform and its folder are gone afterwards unless `--keep` says otherwise.
 pub async fn demo(global: &GlobalOptions, options: &DemoArguments) -> anyhow::Result<()> {
     let scenario = scenario(options).await?;
-    let temporary = match options.keep {
-        true => None,
-        false => Some(tempfile::Builder::new().prefix("bifold-demo-").tempdir().context("making a folder")?),
-    };
+    let temporary = if options.keep { None } else { Some(temporary_folder()?) };
     let config = config(global, temporary.as_ref().map(|folder| folder.path().to_owned()))?;
     let folder = config.data_dir.display().to_string();
     let platform = Platform::start(config).await?;
@@ -42,6 +39,10 @@ pub async fn demo(global: &GlobalOptions, options: &DemoArguments) -> anyhow::Re
         note(&format!("the data is in {folder}; `bifold --data-dir {folder}` serves it"));
     }
     told.and(stopped)
+}
+
+fn temporary_folder() -> anyhow::Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("bifold-demo-").tempdir().context("making a temporary folder")
 }
 
 async fn scenario(options: &DemoArguments) -> anyhow::Result<Scenario> {

@@ -6,9 +6,9 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use crate::client::SqlRequest;
-use crate::commands::Session;
 use crate::commands::sql::{identifier, print_answer};
-use crate::output::{cell_text, note, text};
+use crate::commands::{Session, create_statement};
+use crate::output::{note, text};
 
 const HISTORY_FILE: &str = ".bifold_history";
 const HELP: &str = "\
@@ -118,10 +118,7 @@ async fn describe(session: &Session, name: &str) -> anyhow::Result<()> {
     let mut last = Ok(());
     for kind in ["STREAM", "TABLE", "MATERIALIZED VIEW"] {
         match session.client.query(&format!("SHOW CREATE {kind} {}", identifier(name))).await {
-            Ok(answer) => {
-                let value = answer.table.rows.first().and_then(|row| row.last()).map(cell_text);
-                return text(&format!("{}\n", value.unwrap_or_default().trim_end()));
-            }
+            Ok(answer) => return text(&create_statement(&answer)),
             Err(error) => last = Err(error),
         }
     }

@@ -27,5 +27,5 @@ pub(super) async fn catalog(session: &Session, kind: &str, action: &CatalogActio
 /// The statement in an answer to `SHOW CREATE`: its last column, as it is.
 pub(crate) fn create_statement(answer: &SqlAnswer) -> String {
     let texts = answer.table.rows.iter().filter_map(|row| row.last());
-    texts.map(|value| format!("{}\n", cell_text(value).trim_end())).collect()
+    texts.map(|value| cell_text(value).trim_end().to_owned() + "\n").collect()
 }

@@ -22,7 +22,7 @@ use crate::output::{Format, grouped, note};
 use crate::progress::{Progress, rate};
 
 /// How long one body is offered to a server that says it is full.
-const RETRY_MAX: Duration = Duration::from_secs(300);
+const RETRY_MAX: Duration = Duration::from_mins(5);
 /// The longest pause between two offers.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Bad records that are named on stderr.
@@ -150,7 +150,8 @@ fn summary(totals: &Totals, elapsed: Duration) -> String {
         grouped(rate(totals.received, elapsed)),
     );
     if !totals.position.is_empty() {
-        text.push_str(&format!("\nposition {}", totals.position));
+        text.push_str("\nposition ");
+        text.push_str(&totals.position);
     }
     text
 }

@@ -91,9 +91,8 @@ impl Sources {
 
     fn existing_file(&self) -> anyhow::Result<Option<&Path>> {
         match (&self.file, &self.default_file) {
-            (Some(path), _) if path.is_file() => Ok(Some(path)),
+            (Some(path), _) | (None, Some(path)) if path.is_file() => Ok(Some(path)),
             (Some(path), _) => fail(Exit::Usage, format!("configuration file {} does not exist", path.display())),
-            (None, Some(path)) if path.is_file() => Ok(Some(path)),
             _ => Ok(None),
         }
     }

@@ -86,7 +86,7 @@ mod tests {
         let scenario = scenario(12_345);
         let truth = scenario.truth.unwrap();
         let bodies: Vec<Body> = scenario.events.map(|body| body.unwrap()).collect();
-        let lines: usize = bodies.iter().map(|body| body.bytes.iter().filter(|byte| **byte == b'\n').count()).sum();
+        let lines: usize = bodies.iter().map(|body| std::str::from_utf8(&body.bytes).unwrap().lines().count()).sum();
         assert_eq!((lines, bodies.len(), bodies[2].read), (12_345, 3, 12_345));
         assert_eq!(truth.lines, 12_345);
     }

@@ -14,7 +14,7 @@ use crate::exit::{Exit, fail};
 use crate::output::{Tone, freshness_line, grouped, paint, text};
 
 /// Longer than any run of a demo; a bound, not a wait.
-const RUN_MAX: Duration = Duration::from_secs(600);
+const RUN_MAX: Duration = Duration::from_mins(10);
 
 /// The teller's means.
 pub(super) struct Stage {

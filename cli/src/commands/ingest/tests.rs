@@ -98,7 +98,7 @@ async fn every_body_is_offered_until_it_is_taken(#[case] in_flight: u64) {
     let calls = Arc::new(AtomicU64::new(0));
     let router = Router::new().route("/v1/streams/s/events", post(sometimes_full)).with_state(Arc::clone(&calls));
     let session = session(router).await;
-    let input: String = (0..25).map(|n| format!("{n}\n")).collect();
+    let input: String = (0..25).map(|n| n.to_string() + "\n").collect();
     let feed = Feed::start(Input::from_reader(std::io::Cursor::new(input)).bodies(10));
     let options = IngestArguments { stream: "s".into(), file: "-".into(), batch_rows: 10, in_flight };
     let (mut totals, mut progress) = (Totals::default(), Progress::bytes(None));
