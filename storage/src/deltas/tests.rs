@@ -87,12 +87,12 @@ proptest! {
 #[test]
 fn same_states_give_the_same_bytes() {
     let keys = keys(300);
-    let from_slice = states(&keys).slice(100, 50);
-    let (_, bytes) = encode(&header(1, 1, 0, 9, 1), &[vec![from_slice.clone()]]).unwrap();
-    let once_read = decode("d", &bytes).unwrap().states;
-    let (_, again) = encode(&header(1, 1, 0, 9, 1), &once_read).unwrap();
-    assert_eq!(bytes, again);
-    assert!(bytes.len() < 20_000, "a slice writes only itself: {}", bytes.len());
+    let views = |rows: &RecordBatch| rows.project(&[0, 5]).unwrap();
+    let encoded = |rows: RecordBatch| encode(&header(1, 1, 0, 9, 1), &[vec![rows]]).unwrap().1;
+    let from_slice = encoded(views(&states(&keys).slice(100, 50)));
+    assert_eq!(from_slice, encoded(views(&states(&keys[100..150]))), "a slice writes only itself");
+    let once_read = decode("d", &from_slice).unwrap().states.remove(0).remove(0);
+    assert_eq!(from_slice, encoded(once_read));
 }
 
 #[test]
