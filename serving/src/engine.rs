@@ -118,15 +118,11 @@ impl QueryEngine {
         answer: impl Future<Output = Result<T, Problem>>,
     ) -> Result<T, Problem> {
         let entry = self.history.begin(sql, self.parts.clock.now_us());
-        let result = match self.running.try_acquire() {
-            Ok(_permit) => match tokio::time::timeout(timeout, answer).await {
-                Ok(result) => result,
-                Err(_) => Err(timed_out(timeout)),
-            },
-            Err(_) => {
-                let what = format!("{} queries are running, more are not admitted", self.parts.limits.queries_at_once);
-                Err(Problem::new(Code::Overloaded, what))
-            }
+        let result = if let Ok(_permit) = self.running.try_acquire() {
+            tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(timed_out(timeout)))
+        } else {
+            let what = format!("{} queries are running, more are not admitted", self.parts.limits.queries_at_once);
+            Err(Problem::new(Code::Overloaded, what))
         };
         metrics::histogram!("bifold_query_seconds").record(entry.elapsed_ms() / 1e3);
         let status = result.as_ref().map_or_else(|problem| problem.code.as_str(), |_| "ok");
@@ -160,6 +156,7 @@ impl QueryEngine {
         let Some(def) = catalog.view(name) else {
             return Err(Problem::new(Code::NotFound, format!("there is no view {name}")));
         };
+        self.lookup.forget_dropped(&catalog);
         let mut snapshots = Snapshots::new(&self.parts, &catalog, &request.at_least, timeout)?;
         let covered = [snapshots.view(def, Layer::Merged).await?];
         assert_fresh(&self.parts, &covered, request.max_staleness).await?;

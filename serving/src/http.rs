@@ -7,16 +7,17 @@ mod runs;
 mod sql;
 mod status;
 mod streams;
-mod views;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::HeaderMap;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use serde::Serialize;
@@ -60,8 +61,35 @@ pub fn router(state: HttpState) -> Router {
         .route("/v1/runs/{id}", get(runs::one))
         .route("/v1/runs/{id}", delete(runs::cancel))
         .route("/v1/status", get(status::status))
+        .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(state)
+}
+
+/// A request's body, within its limit.
+struct Payload(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Payload {
+    type Rejection = HttpProblem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, HttpProblem> {
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                Code::PayloadTooLarge
+            } else {
+                Code::BadRequest
+            };
+            Problem::new(code, format!("the body: {}", rejection.body_text().to_lowercase()))
+        })?;
+        Ok(Self(body))
+    }
+}
+
+/// The answer for a path that is known, but not with this method.
+async fn wrong_method(method: Method, uri: Uri) -> HttpProblem {
+    let mut problem = Problem::new(Code::UnknownRoute, format!("{} does not take {method}", uri.path()));
+    problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
+    HttpProblem(problem)
 }
 
 /// A JSON body from a request.

@@ -19,7 +19,7 @@ use operators::cells::CellTable;
 use operators::{RowFinish, View};
 use parking_lot::Mutex;
 use schemas::documents::manifest::Manifest;
-use schemas::{Code, Problem};
+use schemas::{Catalog, Code, Problem};
 use storage::batch_view::BatchViewReader;
 use storage::snapshot::ViewSnapshot;
 use storage::store::Store;
@@ -93,6 +93,14 @@ impl Lookup {
             }
         }
         Ok(Some(Found { rows: finish.apply(cells.answer()?)?, cells_read, bytes_read }))
+    }
+
+    /// Forgets views that are not in the catalogue any more, and what was open for them.
+    pub(crate) fn forget_dropped(&self, catalog: &Catalog) {
+        let mut open = self.open.lock();
+        if open.len() > catalog.views.len() {
+            open.retain(|id, _| catalog.view_by_id(*id).is_some());
+        }
     }
 
     fn finish(&self, view: &View, id: Uuid) -> Option<Arc<RowFinish>> {

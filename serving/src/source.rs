@@ -85,8 +85,8 @@ impl SnapshotStates {
         projection: &[usize],
         filters: &[Expr],
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut options = TableParquetOptions::default();
-        options.global = session.config_options().execution.parquet.clone();
+        let global = session.config_options().execution.parquet.clone();
+        let options = TableParquetOptions { global, ..TableParquetOptions::default() };
         let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
         let reader = CachedParquetFileReaderFactory::new(Arc::clone(&self.store), cache);
         let mut source = ParquetSource::new(self.view.state_schema())

@@ -17,8 +17,7 @@ pub(crate) use layers::layers;
 pub(crate) use overview::refresh_text;
 
 /// The tables of the schema `system`.
-pub(crate) const TABLES: [&str; 7] =
-    ["streams", "views", "runs", "certificates", "coverage", "queries", "ledger"];
+pub(crate) const TABLES: [&str; 7] = ["streams", "views", "runs", "certificates", "coverage", "queries", "ledger"];
 
 /// Runs, and certificates of one view, that are listed.
 const LISTED_MAX: usize = 1_000;
@@ -69,7 +68,11 @@ pub(crate) async fn reconciliation(parts: &Parts, view: &ViewDef) -> Result<Reco
     check("ledger".into(), ledger.balance == 0, classes);
     let cells = &certificate.cells;
     let skipped = cells.skipped.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    check("cells".into(), cells.differing == 0, format!("{} compared, {} differ{skipped}", cells.compared, cells.differing));
+    check(
+        "cells".into(),
+        cells.differing == 0,
+        format!("{} compared, {} differ{skipped}", cells.compared, cells.differing),
+    );
     for sample in &cells.samples {
         let what = format!("differs in {}", sample.columns.join(", "));
         let record = sample.record.as_ref();
@@ -78,7 +81,11 @@ pub(crate) async fn reconciliation(parts: &Parts, view: &ViewDef) -> Result<Reco
     }
     let oracle = &certificate.oracle;
     let skipped = oracle.skipped.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    check("oracle".into(), oracle.differing == 0, format!("{} sampled, {} differ{skipped}", oracle.sampled, oracle.differing));
+    check(
+        "oracle".into(),
+        oracle.differing == 0,
+        format!("{} sampled, {} differ{skipped}", oracle.sampled, oracle.differing),
+    );
     for explanation in &certificate.explanations {
         check(format!("explanation: {}", explanation.reason), true, format!("{} events", explanation.events));
     }

@@ -135,7 +135,13 @@ impl World {
     }
 
     /// Adds a view whose first events are in a published batch view, and the others in ranges.
-    pub(crate) async fn with_view(mut self, name: &str, sql: &str, batch: Option<&[Event]>, speed: &[&[Event]]) -> Self {
+    pub(crate) async fn with_view(
+        mut self,
+        name: &str,
+        sql: &str,
+        batch: Option<&[Event]>,
+        speed: &[&[Event]],
+    ) -> Self {
         let stream = clicks();
         let position = SqlPosition { line: 1, column: 1 };
         let source = ViewSource { sql, position, stream: &stream, tables: &[], late: LatePolicy::Include };
@@ -241,12 +247,13 @@ async fn publish(store: &Store, view: &Arc<View>, id: Uuid, events: &[Event]) ->
 
 async fn write_batch_view(store: &Store, view: &View, id: Uuid, states: &RecordBatch) -> Vec<BatchFile> {
     // several files, so that their order matters
+    let size = 2.max(states.num_rows() / 4);
     let mut files = vec![];
-    for (part, from) in (0..states.num_rows()).step_by(2).enumerate() {
+    for (part, from) in (0..states.num_rows()).step_by(size).enumerate() {
         let path = storage::paths::batch_view_part(id, 7, part as u32);
         let schema = Arc::clone(view.state_schema());
         let mut writer = BatchViewWriter::create(store, &path, schema, view.key_columns());
-        writer.write(&states.slice(from, 2.min(states.num_rows() - from))).unwrap();
+        writer.write(&states.slice(from, size.min(states.num_rows() - from))).unwrap();
         files.push(writer.finish().await.unwrap());
     }
     files

@@ -112,9 +112,8 @@ impl QueryEngine {
             }
             Referenced::Table(def) => {
                 let rows = self.parts.views.table(def.id);
-                let rows = rows.ok_or_else(|| {
-                    Problem::new(Code::NotReady, format!("table {} is being loaded", def.name))
-                })?;
+                let rows =
+                    rows.ok_or_else(|| Problem::new(Code::NotReady, format!("table {} is being loaded", def.name)))?;
                 in_memory(rows.rows.clone())
             }
             Referenced::Reconciliation(def) => in_memory(vec![system::reconciliation(&self.parts, def).await?]),

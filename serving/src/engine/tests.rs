@@ -153,10 +153,8 @@ async fn row_limit_truncates_and_says_so() {
 #[tokio::test]
 async fn positions_are_waited_for_or_refused() {
     let engine = by_country().await.engine();
-    let token = |incarnation: u128, offset| PositionToken {
-        incarnation: Uuid::from_u128(incarnation),
-        cut: Cut(vec![offset]),
-    };
+    let token =
+        |incarnation: u128, offset| PositionToken { incarnation: Uuid::from_u128(incarnation), cut: Cut(vec![offset]) };
     let request = |token| QueryRequest { at_least: vec![token], ..QueryRequest::new("SELECT * FROM by_country") };
     assert!(engine.query(&request(token(2, 10))).await.is_ok());
     assert_eq!(engine.query(&request(token(2, 11))).await.unwrap_err().code, Code::Stale);
@@ -257,7 +255,8 @@ async fn memory_is_bounded_per_query() {
     let mut world = by_country().await;
     world.limits.query_memory_bytes = 100_000;
     let engine = world.engine();
-    let problem = problem(&engine, "SELECT array_agg(i) FROM (SELECT value AS i FROM generate_series(1, 1000000))").await;
+    let problem =
+        problem(&engine, "SELECT array_agg(i) FROM (SELECT value AS i FROM generate_series(1, 1000000))").await;
     assert_eq!(problem.code, Code::MemoryLimit, "{}", problem.detail);
 }
 

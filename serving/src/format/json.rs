@@ -1,5 +1,7 @@
 //! JSON (INTERFACES §2) and NDJSON.
 
+use std::fmt::Write as _;
+
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
@@ -44,16 +46,17 @@ pub fn answer(answer: &QueryAnswer, messages: &[String]) -> Result<String, Probl
             out.push(']');
         }
     }
-    out.push_str(&format!(
+    let _ = write!(
+        out,
         "],\"row_count\":{},\"truncated\":{},\"next\":{},\"statistics\":{},\"freshness\":{}",
         answer.row_count(),
         answer.truncated,
         json(&answer.next)?,
         json(&answer.statistics)?,
         json(&answer.freshness)?
-    ));
+    );
     if let Some(last) = messages.last() {
-        out.push_str(&format!(",\"message\":{},\"results\":{}", json(last)?, json(&messages)?));
+        let _ = write!(out, ",\"message\":{},\"results\":{}", json(last)?, json(&messages)?);
     }
     out.push('}');
     Ok(out)
@@ -69,13 +72,14 @@ pub(super) fn lines(answer: &QueryAnswer) -> Result<String, Problem> {
             out.push('\n');
         }
     }
-    out.push_str(&format!(
-        "{{\"end\":true,\"rows\":{},\"truncated\":{},\"statistics\":{},\"freshness\":{}}}\n",
+    let _ = writeln!(
+        out,
+        "{{\"end\":true,\"rows\":{},\"truncated\":{},\"statistics\":{},\"freshness\":{}}}",
         answer.row_count(),
         answer.truncated,
         json(&answer.statistics)?,
         json(&answer.freshness)?
-    ));
+    );
     Ok(out)
 }
 

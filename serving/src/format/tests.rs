@@ -51,8 +51,16 @@ fn json_has_the_shape_of_the_interface() {
     assert_eq!(parsed["columns"][0], json!({"name": "big", "type": "BIGINT"}));
     assert_eq!(parsed["columns"][2]["type"], "NUMERIC(10, 2)");
     let first = json!([
-        i64::MAX, 0.1, 12.5, "12345678901234.567", "a \"b\",\nc", "2023-11-14T22:13:20.000001Z", "2023-11-14", true,
-        "\\x00ff", [1, null]
+        i64::MAX,
+        0.1,
+        12.5,
+        "12345678901234.567",
+        "a \"b\",\nc",
+        "2023-11-14T22:13:20.000001Z",
+        "2023-11-14",
+        true,
+        "\\x00ff",
+        [1, null]
     ]);
     assert_eq!(parsed["rows"][0], first);
     assert_eq!(parsed["rows"][1], json!([null, "-Infinity", null, -0.005, "", null, null, null, null, null]));

@@ -70,12 +70,8 @@ pub(super) fn write_value(out: &mut String, array: &dyn Array, row: usize) -> Re
         DataType::Float16 => Ok(float(out, f64::from(array.as_primitive::<Float16Type>().value(row)))),
         DataType::Float32 => Ok(float32(out, array.as_primitive::<Float32Type>().value(row))),
         DataType::Float64 => Ok(float(out, array.as_primitive::<Float64Type>().value(row))),
-        DataType::Decimal128(_, _) => {
-            Ok(decimal(out, &array.as_primitive::<Decimal128Type>().value_as_string(row)))
-        }
-        DataType::Decimal256(_, _) => {
-            Ok(decimal(out, &array.as_primitive::<Decimal256Type>().value_as_string(row)))
-        }
+        DataType::Decimal128(_, _) => Ok(decimal(out, &array.as_primitive::<Decimal128Type>().value_as_string(row))),
+        DataType::Decimal256(_, _) => Ok(decimal(out, &array.as_primitive::<Decimal256Type>().value_as_string(row))),
         DataType::Utf8 => Ok(text(out, array.as_string::<i32>().value(row))),
         DataType::LargeUtf8 => Ok(text(out, array.as_string::<i64>().value(row))),
         DataType::Utf8View => Ok(text(out, array.as_string_view().value(row))),

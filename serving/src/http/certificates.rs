@@ -86,7 +86,10 @@ fn list_page(view: &str, certificates: &[Certificate]) -> String {
             at = rfc3339(one.created_at_us),
         );
     }
-    frame(&format!("Certificates of {view}"), &format!("<table><tr><th>Run</th><th>Verdict</th><th>At</th></tr>{rows}</table>"))
+    frame(
+        &format!("Certificates of {view}"),
+        &format!("<table><tr><th>Run</th><th>Verdict</th><th>At</th></tr>{rows}</table>"),
+    )
 }
 
 fn page(one: &Certificate) -> String {

@@ -2,6 +2,8 @@
 //!
 //! A filter is `[not.]operator.value`; values become parameters of the query, never a part of its text.
 
+use std::fmt::Write as _;
+
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::scalar::ScalarValue;
 use operators::View;
@@ -128,10 +130,10 @@ impl Selection {
             self.order.clone()
         };
         if !order.is_empty() {
-            sql.push_str(&format!(" ORDER BY {}", order.join(", ")));
+            let _ = write!(sql, " ORDER BY {}", order.join(", "));
         }
         if self.offset > 0 {
-            sql.push_str(&format!(" OFFSET {}", self.offset));
+            let _ = write!(sql, " OFFSET {}", self.offset);
         }
         Ok((sql, params))
     }
@@ -172,9 +174,8 @@ fn order(value: &str, schema: &SchemaRef) -> Result<Vec<String>, Problem> {
 fn filter(name: &str, value: &str, schema: &SchemaRef) -> Result<Filter, Problem> {
     let column = column_of(schema, name)?;
     let (negated, rest) = value.strip_prefix("not.").map_or((false, value), |rest| (true, rest));
-    let known = |operator: &str| {
-        matches!(operator, "in" | "is") || OPERATORS.iter().any(|(known, _)| *known == operator)
-    };
+    let known =
+        |operator: &str| matches!(operator, "in" | "is") || OPERATORS.iter().any(|(known, _)| *known == operator);
     match rest.split_once('.') {
         Some((operator, value)) if known(operator) => Ok(Filter {
             column,

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
@@ -14,11 +13,11 @@ use schemas::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
 use super::conditions::number;
-use super::{Answer, HttpState, json, parameters, parse_body};
+use super::{Answer, HttpState, Payload, json, parameters, parse_body};
 use crate::times::{parse_duration, rfc3339};
 
 /// The longest that `?wait=` waits; a client asks again.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_mins(1);
 /// Runs listed when no limit is given.
 const LISTED: usize = 100;
 
@@ -78,7 +77,7 @@ pub(super) async fn start(
     State(state): State<HttpState>,
     Path(view): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    Payload(body): Payload,
 ) -> Answer {
     let body: StartBody = if body.is_empty() { StartBody::default() } else { parse_body(&headers, &body)? };
     let kind = body.kind.unwrap_or(RunKind::Full);

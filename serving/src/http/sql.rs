@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
-use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use schemas::limits::SQL_BYTES_MAX;
@@ -16,7 +15,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use super::conditions::{Conditions, DurationText, Tokens};
-use super::{Answer, HttpState, parameters, parse_body};
+use super::{Answer, HttpState, Payload, parameters, parse_body};
 use crate::engine::{QueryAnswer, params_from_json};
 use crate::format::{Format, respond};
 use crate::times::rfc3339;
@@ -53,7 +52,7 @@ pub(super) async fn post(
     State(state): State<HttpState>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Bytes,
+    Payload(body): Payload,
 ) -> Answer {
     let parameter = parameters(query.as_deref()).into_iter().find(|(name, _)| name == "format");
     let format = Format::choose(parameter.as_ref().map(|(_, value)| value.as_str()), &headers)?;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,7 +12,7 @@ use schemas::{Catalog, Code, Problem, StreamDef};
 use serde::{Deserialize, Serialize};
 
 use super::filter::quoted;
-use super::{Answer, HttpState, json, parse_body};
+use super::{Answer, HttpState, Payload, json, parse_body};
 use crate::times::rfc3339;
 
 /// The body of `POST /v1/streams` and `POST /v1/views`: the statement that creates one.
@@ -94,7 +93,7 @@ pub(super) async fn one(State(state): State<HttpState>, Path(name): Path<String>
     json(&answer(&state, &catalog, stream))
 }
 
-pub(super) async fn create(State(state): State<HttpState>, headers: HeaderMap, body: Bytes) -> Answer {
+pub(super) async fn create(State(state): State<HttpState>, headers: HeaderMap, Payload(body): Payload) -> Answer {
     let body: CreateBody = parse_body(&headers, &body)?;
     execute_create(&state, &body, "CREATE STREAM", |s| matches!(s, Statement::CreateStream(_))).await
 }

@@ -4,7 +4,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
 use axum::response::Response;
 use rstest::rstest;
-use schemas::documents::certificate::{Certificate, CellCheck, Digest, InputCheck, LedgerCheck, OracleCheck};
+use schemas::documents::certificate::{CellCheck, Certificate, Digest, InputCheck, LedgerCheck, OracleCheck};
 use schemas::documents::run::RunState;
 use schemas::{LedgerCounts, PositionToken, Verdict};
 use serde_json::{Value, json};
@@ -145,11 +145,20 @@ async fn content_type_that_is_no_json_is_refused() {
 }
 
 #[tokio::test]
+async fn body_beyond_the_limit_and_wrong_method_are_problems() {
+    let mut world = by_country().await;
+    world.limits.body_bytes_max = 1_000;
+    let door = Door::of(world);
+    let (status, problem) = parsed(door.send(Method::POST, "/v1/sql", " ".repeat(1_001), &[]).await).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (413, &json!("payload_too_large")));
+    let (status, problem) = parsed(door.send(Method::PATCH, "/v1/sql", "", &[]).await).await;
+    assert_eq!((status.as_u16(), &problem["status"]), (405, &json!(405)));
+}
+
+#[tokio::test]
 async fn at_least_is_one_token_or_several() {
     let door = Door::of(by_country().await);
-    let token = |offset| {
-        PositionToken { incarnation: Uuid::from_u128(2), cut: schemas::Cut(vec![offset]) }.to_string()
-    };
+    let token = |offset| PositionToken { incarnation: Uuid::from_u128(2), cut: schemas::Cut(vec![offset]) }.to_string();
     let sql = "SELECT * FROM by_country";
     assert_eq!(door.sql(json!({"sql": sql, "at_least": token(10)})).await.0, 200);
     let (status, problem) = door.sql(json!({"sql": sql, "at_least": [token(1), token(11)]})).await;

@@ -1,6 +1,5 @@
 //! `GET /v1/views/{v}`: look-ups without SQL. `/v1/views`: the catalogue of views.
 
-use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use schemas::statement::{ObjectKind, Statement};
@@ -9,7 +8,7 @@ use serde::Serialize;
 
 use super::filter::{Selection, quoted};
 use super::streams::{CreateBody, execute_create, execute_drop};
-use super::{Answer, HttpState, json, parameters, parse_body};
+use super::{Answer, HttpState, Payload, json, parameters, parse_body};
 use crate::engine::{QueryAnswer, Referenced, resolve};
 use crate::format::{Format, respond};
 use crate::system::refresh_text;
@@ -40,7 +39,7 @@ pub(super) async fn list(State(state): State<HttpState>) -> Answer {
     json(&serde_json::json!({ "views": catalog.views.iter().map(view).collect::<Vec<_>>() }))
 }
 
-pub(super) async fn create(State(state): State<HttpState>, headers: HeaderMap, body: Bytes) -> Answer {
+pub(super) async fn create(State(state): State<HttpState>, headers: HeaderMap, Payload(body): Payload) -> Answer {
     let body: CreateBody = parse_body(&headers, &body)?;
     execute_create(&state, &body, "CREATE MATERIALIZED VIEW", |s| matches!(s, Statement::CreateView(_))).await
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+};
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use schemas::{Code, Problem};
@@ -106,7 +108,8 @@ impl Table {
 
     pub(super) fn finish(self) -> Result<RecordBatch, Problem> {
         let arrays: Vec<ArrayRef> = self.columns.into_iter().map(Builder::finish).collect();
-        let fields = self.names.iter().zip(&arrays).map(|(name, array)| Field::new(name, array.data_type().clone(), true));
+        let fields =
+            self.names.iter().zip(&arrays).map(|(name, array)| Field::new(name, array.data_type().clone(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         RecordBatch::try_new(schema, arrays).map_err(|e| Problem::new(Code::Internal, format!("a system table: {e}")))
     }
