@@ -8,12 +8,12 @@ use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 /// Wraps a float expression that is used as a key.
-pub fn float(expression: Expr) -> Expr {
+pub(crate) fn float(expression: Expr) -> Expr {
     function().call(vec![expression])
 }
 
 /// The scalar function.
-pub fn function() -> Arc<ScalarUDF> {
+pub(crate) fn function() -> Arc<ScalarUDF> {
     let types = vec![DataType::Float16, DataType::Float32, DataType::Float64];
     Arc::new(ScalarUDF::new_from_impl(CanonicalFloat {
         signature: Signature::uniform(1, types, Volatility::Immutable),

@@ -17,6 +17,8 @@ mod recover;
 mod service;
 mod shard;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use service::SpeedService;
 pub use stream::{StreamSpeed, ViewInput};

@@ -21,7 +21,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, Physic
 use futures::executor::block_on;
 use schemas::column::{OFFSET, PARTITION};
 use schemas::limits::MICRO_BATCH_ROWS;
-use schemas::{LatePolicy, Problem};
+use schemas::{Code, LatePolicy, Problem};
 
 use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
 use super::{CELLS, CellPlan, View, ViewSource, refuse};
@@ -49,13 +49,13 @@ fn check_statement(plan: &LogicalPlan) -> Result<(), Problem> {
     let names: Vec<&String> = plan.schema().fields().iter().map(|field| field.name()).collect();
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {
-            return Err(Problem::new(schemas::Code::InvalidSql, format!("two columns of the view are called {name}"))
+            return Err(Problem::new(Code::InvalidSql, format!("two columns of the view are called {name}"))
                 .with_hint("give one of them another name with AS"));
         }
     }
     match plan {
         LogicalPlan::Ddl(_) | LogicalPlan::Dml(_) | LogicalPlan::Statement(_) | LogicalPlan::Copy(_) => {
-            Err(Problem::new(schemas::Code::InvalidSql, "a view is made from a SELECT"))
+            Err(Problem::new(Code::InvalidSql, "a view is made from a SELECT"))
         }
         _ => Ok(()),
     }
@@ -103,6 +103,7 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let LogicalPlan::Aggregate(aggregate) = &optimized else {
         return internal_err!("the optimizer replaced the aggregate by {}", optimized.display());
     };
+    check_joins(&aggregate.input)?;
     let (input_columns, feed_schema, program) = bind_to_feed(aggregate.input.as_ref(), source)?;
     let bound = Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
     let cells = lower(&bound, &planner)?;
@@ -121,6 +122,17 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
         finish,
         is_global: original.group_expr.is_empty(),
     })
+}
+
+/// A join without an equality would need all of the stream at once.
+fn check_joins(input: &LogicalPlan) -> Result<()> {
+    let unequal = input.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if join.on.is_empty())))?;
+    if !unequal {
+        return Ok(());
+    }
+    let problem = Problem::new(Code::Unsupported, "a join without an equality of columns is not supported in a view")
+        .with_hint("join on the equality of columns, and put other conditions beside it");
+    Err(DataFusionError::External(Box::new(problem)))
 }
 
 fn find_aggregate(plan: &LogicalPlan) -> Result<Aggregate> {
