@@ -230,5 +230,5 @@ fn base_session(parts: &Parts) -> Result<SessionState, Problem> {
     let mut config = operators::session::config();
     config.options_mut().execution.parquet.pushdown_filters = true;
     config.options_mut().execution.parquet.reorder_filters = true;
-    Ok(operators::session::state(config, Arc::new(runtime)))
+    Ok(operators::session::query_state(config, Arc::new(runtime)))
 }
