@@ -18,6 +18,7 @@ mod bool_and_or;
 mod count;
 mod exact;
 mod groups;
+mod in_queries;
 mod min_max;
 mod one_group;
 mod refused;
@@ -60,6 +61,8 @@ pub fn all() -> Vec<Arc<AggregateUDF>> {
         udaf(variance::Variance::SampleDeviation),
     ]
 }
+
+pub use in_queries::all_in_queries;
 
 /// Puts [`all`] into a registry, in place of DataFusion's aggregates of the same names.
 pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {

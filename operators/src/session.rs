@@ -6,6 +6,7 @@ use datafusion::common::config::Dialect;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
+use datafusion::logical_expr::AggregateUDF;
 use datafusion::prelude::SessionConfig;
 
 use crate::{aggregates, windows};
@@ -20,11 +21,20 @@ pub fn config() -> SessionConfig {
     config
 }
 
-/// A session state with Bifold's functions. Costs about a millisecond: make one and clone it.
+/// A session state that views are compiled with. Costs about a millisecond: make one and clone it.
 pub fn state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionState {
+    with_functions(config, runtime, aggregates::all())
+}
+
+/// A session state for queries over views: there, `DISTINCT` and sliding frames work too.
+pub fn query_state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionState {
+    with_functions(config, runtime, aggregates::all_in_queries())
+}
+
+fn with_functions(config: SessionConfig, runtime: Arc<RuntimeEnv>, aggregates: Vec<Arc<AggregateUDF>>) -> SessionState {
     let mut state =
         SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
-    for aggregate in aggregates::all() {
+    for aggregate in aggregates {
         // replaces DataFusion's function of the same name
         let _ = state.register_udaf(aggregate);
     }

@@ -119,6 +119,36 @@ async fn a_static_table_is_joined_in_both_layers() {
     server.stop().await;
 }
 
+/// A merged view is an ordinary table to the rest of SQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_sql_runs_on_top_of_a_merged_view() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    server.client.sql(SCRIPT).await;
+    let orders = [("1", "KR", 1), ("2", "DE", 10), ("3", "JP", 100), ("4", "KR", 1_000)];
+    let body: String = orders.iter().map(|(id, country, cents)| order(id, country, *cents)).collect();
+    server.client.ingest("orders", body).await;
+    let cases = [
+        ("SELECT count(DISTINCT orders), sum(cents), median(cents) FROM per_country", json!([[2, 1_111, "100.0"]])),
+        (
+            "SELECT country, sum(cents) OVER (ORDER BY country ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s \
+             FROM per_country ORDER BY country",
+            json!([["DE", 10], ["JP", 110], ["KR", 1_101]]),
+        ),
+        (
+            "SELECT a.country FROM per_country AS a JOIN speed.per_country AS b USING (country) \
+             WHERE a.cents = b.cents AND a.country LIKE 'K%'",
+            json!([["KR"]]),
+        ),
+        ("WITH q AS (SELECT max(cents) AS m FROM per_country) SELECT m FROM q", json!([[1_001]])),
+        ("SELECT country FROM per_country ORDER BY cents DESC LIMIT 1", json!([["KR"]])),
+    ];
+    for (sql, wanted) in cases {
+        assert_eq!(server.client.sql(sql).await["rows"], wanted, "{sql}");
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_view_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();

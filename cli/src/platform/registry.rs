@@ -252,7 +252,6 @@ impl serving::parts::Views for Registry {
     }
 
     fn table(&self, id: Uuid) -> Option<Arc<StaticTable>> {
-        let newest = self.tables.read().range((id, 0)..=(id, u32::MAX)).next_back().map(|(_, table)| Arc::clone(table));
-        newest
+        self.tables.read().range((id, 0)..=(id, u32::MAX)).next_back().map(|(_, table)| Arc::clone(table))
     }
 }

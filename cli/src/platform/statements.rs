@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use super::registry::Registry;
 
 /// How long `REFRESH MATERIALIZED VIEW` waits for its run between looks.
-const RUN_WAIT: Duration = Duration::from_secs(60);
+const RUN_WAIT: Duration = Duration::from_mins(1);
 
 /// Statements over the registry.
 pub(crate) struct StatementService {
