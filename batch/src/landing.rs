@@ -172,6 +172,9 @@ impl Landing {
     /// # Errors
     /// Never for a failing store: it is tried again.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Result<(), Problem> {
+        if let Err(error) = self.parts.master.remove_orphans().await {
+            tracing::warn!(stream = %self.parts.stream.name, %error, "files of landings that were cut short remain");
+        }
         let mut head = self.parts.log.watch_head();
         let mut open_since: Option<Instant> = None;
         let mut maintain_at = Instant::now() + MAINTENANCE_INTERVAL;

@@ -49,10 +49,18 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let platform = Platform::start(config).await?;
     let http = reqwest::Client::new();
     let client = Client { platform: &platform, http };
-    client.sql("CREATE STREAM events (key TEXT NOT NULL, w TIMESTAMPTZ NOT NULL, n BIGINT, total BIGINT, who BIGINT, \
-        WATERMARK FOR w AS w) WITH (partitions = 2)").await?;
-    client.sql("CREATE MATERIALIZED VIEW cells AS SELECT key, w, sum(n) AS n, sum(total) AS total, \
-        approx_distinct(who) AS users FROM events GROUP BY key, w").await?;
+    client
+        .sql(
+            "CREATE STREAM events (key TEXT NOT NULL, w TIMESTAMPTZ NOT NULL, n BIGINT, total BIGINT, who BIGINT, \
+        WATERMARK FOR w AS w) WITH (partitions = 2)",
+        )
+        .await?;
+    client
+        .sql(
+            "CREATE MATERIALIZED VIEW cells AS SELECT key, w, sum(n) AS n, sum(total) AS total, \
+        approx_distinct(who) AS users FROM events GROUP BY key, w",
+        )
+        .await?;
     let begun = Instant::now();
     let (keys, cells) = load(&platform, &options.cells.join("cells.parquet")).await?;
     client.sql("REFRESH MATERIALIZED VIEW cells").await?;
@@ -62,7 +70,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     }
     let load_s = begun.elapsed().as_secs_f64();
     let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let picked: Vec<&(String, i64)> = (0..WARM_UP + options.lookups).map(|_| &keys[rng.random_range(0..keys.len())]).collect();
+    let picked: Vec<&(String, i64)> =
+        (0..WARM_UP + options.lookups).map(|_| &keys[rng.random_range(0..keys.len())]).collect();
     let in_process = in_process(&platform, &picked).await?;
     let over_http = over_http(&client, &picked).await?;
     if in_process.check != over_http.check {

@@ -245,8 +245,7 @@ async fn wire(config: &Config, folder: &Arc<DataFolder>, clock: Arc<dyn Clock>) 
         limits,
         dead_letter_schema: ingest::dead_letters::dead_letter_schema(),
     })?;
-    let statements =
-        Arc::new(StatementService::new(Arc::clone(&registry), Arc::clone(&runs), Arc::clone(&ingest)));
+    let statements = Arc::new(StatementService::new(Arc::clone(&registry), Arc::clone(&runs), Arc::clone(&ingest)));
     Ok(Wired { registry, speed, runs, schedule, ingest, engine, statements, tasks })
 }
 

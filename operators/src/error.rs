@@ -59,7 +59,8 @@ fn describe_schema(error: &SchemaError) -> (Code, String, Option<String>) {
     let SchemaError::FieldNotFound { field, valid_fields } = error else {
         return (Code::InvalidSql, error.to_string(), None);
     };
-    let names: Vec<&str> = valid_fields.iter().map(datafusion::common::Column::name).filter(|n| !n.starts_with('_')).collect();
+    let names: Vec<&str> =
+        valid_fields.iter().map(datafusion::common::Column::name).filter(|n| !n.starts_with('_')).collect();
     let hint = match did_you_mean(field.name(), names.iter().copied()) {
         Some(name) => format!("did you mean {name}?"),
         None => format!("there are: {}", names.iter().take(20).copied().collect::<Vec<_>>().join(", ")),

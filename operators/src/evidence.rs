@@ -61,10 +61,7 @@ pub fn find_position(partition: Partition, range: Range<Offset>, hi: u64, lo: u6
 /// The aggregate: arguments partition (Int32), offset (Int64), late (Boolean).
 pub fn evidence() -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::new_from_impl(Evidence {
-        signature: Signature::exact(
-            vec![DataType::Int32, DataType::Int64, DataType::Boolean],
-            Volatility::Immutable,
-        ),
+        signature: Signature::exact(vec![DataType::Int32, DataType::Int64, DataType::Boolean], Volatility::Immutable),
     }))
 }
 

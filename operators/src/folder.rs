@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Arra
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, Transformed};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::TaskContext;
@@ -66,7 +66,13 @@ impl Folder {
         self.try_fold(partition, base, columns, rows).map_err(|e| compute_problem(&e))
     }
 
-    fn try_fold(&mut self, partition: Partition, base: Offset, mut columns: Vec<ArrayRef>, rows: usize) -> Result<LedgerCounts> {
+    fn try_fold(
+        &mut self,
+        partition: Partition,
+        base: Offset,
+        mut columns: Vec<ArrayRef>,
+        rows: usize,
+    ) -> Result<LedgerCounts> {
         columns.push(Arc::new(Int32Array::from_value(partition as i32, rows)));
         columns.push(Arc::new(Int64Array::from_iter_values(base as i64..base as i64 + rows as i64)));
         let mut counts = LedgerCounts { records: rows as u64, ..LedgerCounts::default() };
@@ -82,7 +88,12 @@ impl Folder {
     }
 
     /// Leaves late rows out, if the view drops them, and notes whose they were.
-    fn split_late(&mut self, partition: Partition, rows: RecordBatch, counts: &mut LedgerCounts) -> Result<RecordBatch> {
+    fn split_late(
+        &mut self,
+        partition: Partition,
+        rows: RecordBatch,
+        counts: &mut LedgerCounts,
+    ) -> Result<RecordBatch> {
         let (LatePolicy::Drop, Some(column)) = (self.view.late_policy(), self.view.cells.late_column) else {
             return Ok(rows);
         };

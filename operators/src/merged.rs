@@ -126,7 +126,11 @@ fn union(mut plans: Vec<Arc<dyn ExecutionPlan>>, schema: &SchemaRef) -> Result<A
     }
 }
 
-fn filtered(session: &dyn Session, states: Arc<dyn ExecutionPlan>, filters: Vec<Expr>) -> Result<Arc<dyn ExecutionPlan>> {
+fn filtered(
+    session: &dyn Session,
+    states: Arc<dyn ExecutionPlan>,
+    filters: Vec<Expr>,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let Some(predicate) = conjunction(filters) else { return Ok(states) };
     let schema = DFSchema::try_from(states.schema())?;
     let predicate = session.create_physical_expr(predicate, &schema)?;

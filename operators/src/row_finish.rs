@@ -80,12 +80,23 @@ fn collect(plan: &LogicalPlan, props: &ExecutionProps, steps: &mut Vec<Step>) ->
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => collect(&sort.input, props, steps)?,
         LogicalPlan::Filter(filter) => {
             collect(&filter.input, props, steps)?;
-            steps.push(Step::Keep(create_physical_expr(&filter.predicate, filter.input.schema(), props, &PhysicalPlanningContext::default()).ok()?));
+            steps.push(Step::Keep(
+                create_physical_expr(
+                    &filter.predicate,
+                    filter.input.schema(),
+                    props,
+                    &PhysicalPlanningContext::default(),
+                )
+                .ok()?,
+            ));
         }
         LogicalPlan::Projection(projection) => {
             collect(&projection.input, props, steps)?;
             let input = projection.input.schema();
-            let columns = projection.expr.iter().map(|column| create_physical_expr(column, input, props, &PhysicalPlanningContext::default()));
+            let columns = projection
+                .expr
+                .iter()
+                .map(|column| create_physical_expr(column, input, props, &PhysicalPlanningContext::default()));
             let columns = columns.collect::<Result<Vec<_>>>().ok()?;
             steps.push(Step::Project(columns, Arc::new(projection.schema.as_arrow().clone())));
         }

@@ -13,7 +13,8 @@ use crate::{aggregates, windows};
 
 /// Settings that views and queries share. Serving sets `target_partitions` and Parquet options on top.
 pub fn config() -> SessionConfig {
-    let mut config = SessionConfig::new().with_information_schema(false).with_default_catalog_and_schema("bifold", "public");
+    let mut config =
+        SessionConfig::new().with_information_schema(false).with_default_catalog_and_schema("bifold", "public");
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.sql_parser.dialect = Dialect::PostgreSQL;

@@ -12,7 +12,8 @@ use datafusion::common::{Column, Result, ScalarValue, TableReference, exec_err, 
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility, lit,
 };
 use schemas::column::timestamp_type;
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, TableFactor};
@@ -92,7 +93,11 @@ impl TumblePlanner {
 }
 
 impl RelationPlanner for TumblePlanner {
-    fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
         let TableFactor::Table { name, args: Some(arguments), alias, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
@@ -115,14 +120,18 @@ impl RelationPlanner for TumblePlanner {
         let time = context.sql_to_expr(expression(time)?, &schema)?;
         let length = context.sql_to_expr(expression(length)?, &schema)?;
         let length_us = interval_us(&length)?;
-        let mut columns: Vec<Expr> =
-            schema.iter().map(|(qualifier, field)| Expr::Column(Column::new(qualifier.cloned(), field.name()))).collect();
+        let mut columns: Vec<Expr> = schema
+            .iter()
+            .map(|(qualifier, field)| Expr::Column(Column::new(qualifier.cloned(), field.name())))
+            .collect();
         for (end, name) in [(false, "window_start"), (true, "window_end")] {
             columns.push(window_function(end).call(vec![time.clone(), lit(length_us)]).alias(name));
         }
         let qualifier = match &alias {
             Some(alias) => alias.name.value.clone(),
-            None => schema.iter().find_map(|(qualifier, _)| qualifier.map(|q| q.table().to_owned())).unwrap_or(function),
+            None => {
+                schema.iter().find_map(|(qualifier, _)| qualifier.map(|q| q.table().to_owned())).unwrap_or(function)
+            }
         };
         let plan = LogicalPlanBuilder::from(input).project(columns)?.alias(qualifier)?.build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))

@@ -61,7 +61,8 @@ impl Base {
     /// A view in a snapshot: its batch view, its deltas, what is in flight, and the tail up to `to`.
     pub(crate) fn view_snapshot(&self, id: Uuid, tail: Option<Arc<RangeStates>>, to: &Cut) -> Option<ViewSnapshot> {
         let state = self.views.get(&id)?;
-        let mut ranges: Vec<Arc<RangeStates>> = self.links.iter().filter_map(|link| self.needed(state, id, link)).collect();
+        let mut ranges: Vec<Arc<RangeStates>> =
+            self.links.iter().filter_map(|link| self.needed(state, id, link)).collect();
         ranges.extend(self.in_flight.get(&id).cloned());
         ranges.extend(tail);
         Some(ViewSnapshot {
@@ -91,9 +92,10 @@ impl Base {
     /// True if no merge of deltas may cross this position.
     pub(crate) fn is_boundary(&self, cut: &Cut) -> bool {
         self.barriers.iter().any(|barrier| barrier.same_position(cut))
-            || self.views.values().any(|view| {
-                view.from.same_position(cut) || view.kept_cuts.iter().any(|kept| kept.same_position(cut))
-            })
+            || self
+                .views
+                .values()
+                .any(|view| view.from.same_position(cut) || view.kept_cuts.iter().any(|kept| kept.same_position(cut)))
     }
 
     /// Everything below it is needed by no kept batch view: where the chain may be cut off.

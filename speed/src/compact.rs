@@ -52,7 +52,8 @@ impl StreamSpeed {
         let (first, last) = (&links[0].header, &links[links.len() - 1].header);
         let mut ranges: BTreeMap<Uuid, Arc<RangeStates>> = BTreeMap::new();
         for (id, view) in &views {
-            let parts: Vec<&RangeStates> = links.iter().filter_map(|link| link.views.get(id).map(AsRef::as_ref)).collect();
+            let parts: Vec<&RangeStates> =
+                links.iter().filter_map(|link| link.views.get(id).map(AsRef::as_ref)).collect();
             if let [start, .., end] = parts.as_slice() {
                 let range = RangeStates {
                     from: start.from.clone(),

@@ -42,7 +42,8 @@ impl StreamSpeed {
             let mut base = self.base.lock();
             for delta in chain {
                 let read = link(delta, &base, &self.parts)?;
-                for known in base.links.iter_mut().filter(|l| l.header.first_checkpoint == read.header.first_checkpoint) {
+                for known in base.links.iter_mut().filter(|l| l.header.first_checkpoint == read.header.first_checkpoint)
+                {
                     if known.header.last_checkpoint == read.header.last_checkpoint {
                         known.views.extend(read.views.iter().map(|(id, range)| (*id, Arc::clone(range))));
                     }

@@ -60,7 +60,12 @@ impl SpeedService {
     ///
     /// # Errors
     /// Stored deltas are damaged or belong to another definition.
-    pub async fn open(&self, stream: StreamDef, log: Arc<dyn Log>, views: &[ViewInput]) -> Result<Arc<StreamSpeed>, Problem> {
+    pub async fn open(
+        &self,
+        stream: StreamDef,
+        log: Arc<dyn Log>,
+        views: &[ViewInput],
+    ) -> Result<Arc<StreamSpeed>, Problem> {
         let id = stream.id;
         let (deltas, clock, limits) = (self.deltas.clone(), Arc::clone(&self.clock), self.limits.clone());
         let stream = recover::recover(Parts { stream, log, deltas, clock, limits }, views, self.shards).await?;

@@ -50,13 +50,8 @@ impl Shard {
 
     pub(crate) fn add_view(&mut self, id: Uuid, view: &Arc<View>, start: &Cut) -> Result<(), Problem> {
         let folder = Folder::new(view)?;
-        let view = ShardView {
-            view: Arc::clone(view),
-            folder,
-            start: start.clone(),
-            sealed: vec![],
-            ledger: BTreeMap::new(),
-        };
+        let view =
+            ShardView { view: Arc::clone(view), folder, start: start.clone(), sealed: vec![], ledger: BTreeMap::new() };
         self.views.insert(id, view);
         Ok(())
     }

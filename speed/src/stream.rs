@@ -71,7 +71,13 @@ impl std::fmt::Debug for StreamSpeed {
 }
 
 impl StreamSpeed {
-    pub(crate) fn new(parts: Parts, base: Base, starts: &Cut, max_event_time_us: &[Option<i64>], shards: usize) -> Self {
+    pub(crate) fn new(
+        parts: Parts,
+        base: Base,
+        starts: &Cut,
+        max_event_time_us: &[Option<i64>],
+        shards: usize,
+    ) -> Self {
         let partitions = parts.log.partitions();
         let shard_count = shards.clamp(1, partitions.max(1) as usize);
         let time_column = parts.stream.time_column.as_ref().and_then(|name| parts.stream.column_index(name));

@@ -53,7 +53,9 @@ fn by_key() -> Arc<View> {
 }
 
 fn rows(from: i64, to: i64) -> RecordBatch {
-    let zero = || -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(vec![0; (to - from) as usize]).with_timezone("UTC")) };
+    let zero = || -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(vec![0; (to - from) as usize]).with_timezone("UTC"))
+    };
     let columns: Vec<ArrayRef> = vec![
         Arc::new((from..to).map(|i| Some(format!("k{}", i % 11))).collect::<StringViewArray>()),
         Arc::new(Int64Array::from_iter_values(from..to)),
@@ -73,7 +75,15 @@ struct Running {
 async fn start(folder: &Path, store: &Store, views: &[ViewInput], interval_ms: u64) -> Running {
     let stream = stream();
     let config = EmbeddedLogConfig::default();
-    let log = EmbeddedLog::open(folder, stream.log_schema(), stream.incarnation, PARTITIONS, &config).unwrap();
+    // a checkpoint of the one that crashed may still hold the log for a moment
+    let begun = std::time::Instant::now();
+    let log = loop {
+        match EmbeddedLog::open(folder, stream.log_schema(), stream.incarnation, PARTITIONS, &config) {
+            Ok(log) => break log,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
     let limits = Limits { checkpoint_interval_ms: interval_ms, ..Limits::default() };
     let service = SpeedService::new(DeltaStore::new(store.clone()), Arc::new(SystemClock), limits, 2);
     service.open(stream, Arc::clone(&log) as _, views).await.unwrap();
@@ -89,7 +99,8 @@ impl Running {
     }
 
     async fn view(&self, id: Uuid) -> Arc<ViewSnapshot> {
-        let snapshot = self.service.snapshot(stream().id, Some(&self.log.head()), Duration::from_secs(20)).await.unwrap();
+        let snapshot =
+            self.service.snapshot(stream().id, Some(&self.log.head()), Duration::from_secs(20)).await.unwrap();
         let view = Arc::clone(&snapshot.views[&id]);
         view.assert_coverage().unwrap();
         view
@@ -144,7 +155,8 @@ async fn recovery_gives_the_bytes_of_an_undisturbed_fold() {
     let view = by_key();
     let calm = start(undisturbed.path(), &other_store, &[input(&view)], 3_600_000).await;
     for round in 0..6_i64 {
-        let running = start(disturbed.path(), &store, &[input(&view)], if round % 2 == 0 { 1 } else { 3_600_000 }).await;
+        let running =
+            start(disturbed.path(), &store, &[input(&view)], if round % 2 == 0 { 1 } else { 3_600_000 }).await;
         for part in 0..10_i64 {
             let from = (round * 10 + part) * 37;
             running.append(from, from + 37).await;

@@ -25,7 +25,8 @@ fn crates_depend_only_on_what_the_table_allows() {
         if package.name.as_str() == "tests" {
             continue;
         }
-        let known = allowed.get(package.name.as_str()).unwrap_or_else(|| panic!("{} is not in the table", package.name));
+        let known =
+            allowed.get(package.name.as_str()).unwrap_or_else(|| panic!("{} is not in the table", package.name));
         let edges = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
         for edge in edges.filter(|edge| ours.contains(&edge.name.as_str())) {
             assert!(known.contains(&edge.name.as_str()), "{} must not use {}", package.name, edge.name);

@@ -143,10 +143,18 @@ async fn no_kill_loses_or_doubles_an_acknowledged_event() {
         let running = Running::start(folder.path()).await;
         let client = running.client.clone();
         if kill == 0 {
-            client.sql("CREATE STREAM s (id TEXT NOT NULL, k INT, n BIGINT, at TIMESTAMPTZ NOT NULL, PRIMARY KEY (id), \
-                WATERMARK FOR at AS at) WITH (partitions = 3)").await;
-            client.sql("CREATE MATERIALIZED VIEW v AS SELECT k, window_start, count(*) AS c, sum(n) AS s \
-                FROM TUMBLE(s, at, INTERVAL '10 minutes') GROUP BY k, window_start").await;
+            client
+                .sql(
+                    "CREATE STREAM s (id TEXT NOT NULL, k INT, n BIGINT, at TIMESTAMPTZ NOT NULL, PRIMARY KEY (id), \
+                WATERMARK FOR at AS at) WITH (partitions = 3)",
+                )
+                .await;
+            client
+                .sql(
+                    "CREATE MATERIALIZED VIEW v AS SELECT k, window_start, count(*) AS c, sum(n) AS s \
+                FROM TUMBLE(s, at, INTERVAL '10 minutes') GROUP BY k, window_start",
+                )
+                .await;
         }
         if let Some(range) = unknown.take() {
             // not acknowledged: it may be there or not; sent again it is there once
@@ -156,9 +164,11 @@ async fn no_kill_loses_or_doubles_an_acknowledged_event() {
         check(&client, &sent, &format!("seed {seed}, after kill {kill}")).await;
         let runs = tokio::spawn({
             let client = client.clone();
-            async move { while client.request("POST", "/v1/views/v/runs").send().await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(30)).await;
-            } }
+            async move {
+                while client.request("POST", "/v1/views/v/runs").send().await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                }
+            }
         });
         let until = Instant::now() + Duration::from_millis(rng.random_range(10..400));
         let killer = tokio::task::spawn_blocking({

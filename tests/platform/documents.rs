@@ -26,6 +26,54 @@ fn the_readme_starts_with_its_two_commands() {
     assert_eq!(found[..2], ["cargo run --release -- demo".to_owned(), "cargo test --workspace".to_owned()]);
 }
 
+/// Commands of the tables: "| `bifold …` | does |".
+fn table_commands(document: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(document).unwrap();
+    let cell = |line: &str| line.strip_prefix("| `bifold ").and_then(|rest| rest.split('`').next().map(str::to_owned));
+    text.lines().filter_map(cell).collect()
+}
+
+/// Splits at blanks outside single quotes, as a shell does.
+fn words(command: &str) -> Vec<String> {
+    command
+        .split('\'')
+        .enumerate()
+        .flat_map(|(index, part)| match index % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+            _ => vec![part.to_owned()],
+        })
+        .collect()
+}
+
+/// R-107: what the README tells a new user to type works, in its order, on a new data folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_readme_works() {
+    use clap::Parser;
+    let folder = tempfile::tempdir().unwrap();
+    let server = crate::harness::Server::start(&folder.path().join("data")).await;
+    let events = folder.path().join("events.ndjson");
+    let event = r#"{"id":"1","repo":"r","author":"a","files":3,"event_time":"2024-01-01T00:00:00Z"}"#;
+    std::fs::write(&events, event).unwrap();
+    let found = table_commands("../README.md");
+    assert!(found.len() >= 6, "{found:?}");
+    for command in found {
+        let mut arguments = vec!["bifold".to_owned(), "--url".into(), server.platform.url().into()];
+        arguments.extend(["--token".to_owned(), server.platform.token().into()]);
+        arguments.extend(words(&command).into_iter().map(|word| match word.as_str() {
+            "events.ndjson" => events.to_str().unwrap().to_owned(),
+            path if path.starts_with("schemas/") => format!("../{path}"),
+            other => other.to_owned(),
+        }));
+        match bifold::arguments::Arguments::try_parse_from(&arguments) {
+            Ok(parsed) => bifold::commands::dispatch(parsed).await.unwrap_or_else(|e| panic!("{command}: {e:#}")),
+            Err(help) => assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp, "{command}: {help}"),
+        }
+    }
+    let answer = server.client.sql("SELECT sum(commits) FROM batch.commits_per_day").await;
+    assert_eq!(answer["rows"][0][0], 1);
+    server.stop().await;
+}
+
 /// The demo tells its story to the end: five beats, then late = 'drop' beside the default. (R-012)
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_runs_to_its_end() {

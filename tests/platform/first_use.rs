@@ -65,7 +65,9 @@ async fn bad_records_are_kept_raw_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path()).await;
     server.client.sql(SCRIPT).await;
-    let body = order("1", "KR", 1) + "{\"id\":\"2\",\"cents\":\"many\",\"at\":\"2024-05-01T10:00:00Z\"}\nnot json\n" + &order("1", "KR", 1);
+    let body = order("1", "KR", 1)
+        + "{\"id\":\"2\",\"cents\":\"many\",\"at\":\"2024-05-01T10:00:00Z\"}\nnot json\n"
+        + &order("1", "KR", 1);
     let answer = server.client.ingest("orders", body).await;
     let counts = ["received", "accepted", "duplicates", "quarantined"].map(|word| answer[word].as_u64().unwrap());
     assert_eq!(counts, [4, 1, 1, 2], "{answer}");

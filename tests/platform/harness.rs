@@ -19,11 +19,8 @@ pub(crate) struct Server {
 
 /// Configuration for a test: a free port, small intervals.
 pub(crate) fn config(folder: &Path) -> Config {
-    let mut config = Config {
-        data_dir: folder.to_owned(),
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        ..Config::default()
-    };
+    let mut config =
+        Config { data_dir: folder.to_owned(), listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ..Config::default() };
     config.limits.checkpoint_interval_ms = 200;
     config.limits.landing_interval_ms = 500;
     config

@@ -17,7 +17,8 @@ async fn fifteen_minutes_decide() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path()).await;
     server.client.sql(STREAM).await;
-    let select = "AS SELECT window_start, count(*) AS n FROM TUMBLE(s, event_time, INTERVAL '1 hour') GROUP BY window_start";
+    let select =
+        "AS SELECT window_start, count(*) AS n FROM TUMBLE(s, event_time, INTERVAL '1 hour') GROUP BY window_start";
     server.client.sql(&format!("CREATE MATERIALIZED VIEW kept {select}")).await;
     server.client.sql(&format!("CREATE MATERIALIZED VIEW strict WITH (late = 'drop') {select}")).await;
     let truncated = "CREATE MATERIALIZED VIEW truncated WITH (late = 'drop') AS \

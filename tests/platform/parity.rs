@@ -15,7 +15,8 @@ const HOURLY: &str = "SELECT shop, window_start, count(*) AS events, sum(n) AS n
     min(n) AS least, max(n) AS most, count(*) FILTER (WHERE kind = 'buy') AS buys, approx_distinct(kind) AS kinds, \
     avg(price) AS average, bool_or(n > 0) AS positive FROM TUMBLE(events, event_time, INTERVAL '1 hour') \
     GROUP BY shop, window_start";
-const KINDS: &str = "SELECT kind, count(n) AS events, sum(n) * 2 AS n FROM events WHERE n > 0 GROUP BY kind HAVING count(*) > 1";
+const KINDS: &str =
+    "SELECT kind, count(n) AS events, sum(n) * 2 AS n FROM events WHERE n > 0 GROUP BY kind HAVING count(*) > 1";
 const TOTAL: &str = "SELECT count(*) AS events, sum(price) AS price FROM events";
 
 fn stream(partitions: u32) -> String {
@@ -80,7 +81,9 @@ async fn check_others(client: &Client, events: &[Event], layer: &str) {
     let answer = client.sql(&format!("SELECT kind, events, n FROM {layer}kinds ORDER BY kind")).await;
     let found: Vec<(String, i64, i128)> = rows(&answer)
         .iter()
-        .map(|row| (row[0].as_str().unwrap().to_owned(), row[1].as_i64().unwrap(), i128::from(row[2].as_i64().unwrap())))
+        .map(|row| {
+            (row[0].as_str().unwrap().to_owned(), row[1].as_i64().unwrap(), i128::from(row[2].as_i64().unwrap()))
+        })
         .collect();
     assert_eq!(found, wanted, "{layer}kinds");
     let total = cells(events, |_| Some(())).remove(&()).unwrap_or_default();

@@ -15,7 +15,8 @@ fn python() -> String {
             let made = Command::new("python3").arg("-m").arg("venv").arg(&folder).status();
             assert!(made.is_ok_and(|s| s.success()), "python3 with venv is needed to read the master independently");
         }
-        let arguments = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "reader/requirements.txt"];
+        let arguments =
+            ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "reader/requirements.txt"];
         let installed = Command::new(&python).args(arguments).status().unwrap();
         assert!(installed.success(), "pip could not install tests/reader/requirements.txt");
         python.to_str().unwrap().to_owned()
@@ -26,8 +27,13 @@ fn python() -> String {
 async fn an_independent_reader_finds_each_record_once() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path()).await;
-    server.client.sql("CREATE STREAM s (id TEXT NOT NULL, n BIGINT, at TIMESTAMPTZ NOT NULL, PRIMARY KEY (id), \
-        WATERMARK FOR at AS at) WITH (partitions = 3)").await;
+    server
+        .client
+        .sql(
+            "CREATE STREAM s (id TEXT NOT NULL, n BIGINT, at TIMESTAMPTZ NOT NULL, PRIMARY KEY (id), \
+        WATERMARK FOR at AS at) WITH (partitions = 3)",
+        )
+        .await;
     server.client.sql("CREATE MATERIALIZED VIEW v AS SELECT n % 10 AS k, count(*) AS c FROM s GROUP BY n % 10").await;
     for part in 0..5 {
         let line = |n: u32| format!("{{\"id\":\"{n}\",\"n\":{n},\"at\":\"2024-01-01T00:00:{:02}Z\"}}\n", n % 60);

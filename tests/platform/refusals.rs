@@ -16,7 +16,10 @@ const STREAM: &str = "CREATE STREAM s (id TEXT NOT NULL, k TEXT, x DOUBLE PRECIS
 #[case::count_distinct("SELECT k, count(DISTINCT x) FROM s GROUP BY k", "approx_distinct")]
 #[case::now("SELECT k, count(*) FROM s WHERE at > now() GROUP BY k", "now()")]
 #[case::random("SELECT random() AS r, count(*) FROM s GROUP BY 1", "random()")]
-#[case::window("SELECT k, count(*) FROM (SELECT k, row_number() OVER (ORDER BY at) AS r FROM s) AS q GROUP BY k", "window function")]
+#[case::window(
+    "SELECT k, count(*) FROM (SELECT k, row_number() OVER (ORDER BY at) AS r FROM s) AS q GROUP BY k",
+    "window function"
+)]
 #[case::limit("SELECT k, count(*) FROM (SELECT * FROM s LIMIT 3) AS q GROUP BY k", "LIMIT below the aggregate")]
 #[case::self_join("SELECT a.k, count(*) FROM s AS a JOIN s AS b ON a.id = b.id GROUP BY a.k", "stream with a stream")]
 #[case::other_stream("SELECT s.k, count(*) FROM s JOIN t ON s.id = t.id GROUP BY s.k", "the streams")]
@@ -24,7 +27,10 @@ const STREAM: &str = "CREATE STREAM s (id TEXT NOT NULL, k TEXT, x DOUBLE PRECIS
 #[case::no_aggregate("SELECT k FROM s", "without an aggregate")]
 #[case::rollup("SELECT k, count(*) FROM s GROUP BY ROLLUP (k)", "ROLLUP")]
 #[case::subquery("SELECT k, count(*) FROM s WHERE x > (SELECT max(x) FROM s) GROUP BY k", "")]
-#[case::month_window("SELECT window_start, count(*) FROM TUMBLE(s, at, INTERVAL '1 month') GROUP BY 1", "no fixed length")]
+#[case::month_window(
+    "SELECT window_start, count(*) FROM TUMBLE(s, at, INTERVAL '1 month') GROUP BY 1",
+    "no fixed length"
+)]
 #[case::view_over_view("SELECT k, count(*) FROM v GROUP BY k", "view")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_cannot_be_merged_is_refused(#[case] select: &str, #[case] words: &str) {
@@ -69,9 +75,14 @@ async fn requests_without_the_token_are_refused() {
     let server = Server::start(folder.path()).await;
     let http = reqwest::Client::new();
     let url = server.platform.url();
-    for (path, token, status) in
-        [("/v1/streams", None, 401), ("/v1/streams", Some("wrong"), 401), ("/healthz", None, 200), ("/readyz", None, 200), ("/metrics", None, 200), ("/v1/nothing", Some("wrong"), 401)]
-    {
+    for (path, token, status) in [
+        ("/v1/streams", None, 401),
+        ("/v1/streams", Some("wrong"), 401),
+        ("/healthz", None, 200),
+        ("/readyz", None, 200),
+        ("/metrics", None, 200),
+        ("/v1/nothing", Some("wrong"), 401),
+    ] {
         let mut request = http.get(format!("{url}{path}"));
         if let Some(token) = token {
             request = request.bearer_auth(token);

@@ -51,7 +51,8 @@ pub(crate) fn measure(state: &HealthState) {
         let head = open.log.head();
         metrics::gauge!("bifold_log_head_records", "stream" => stream.clone()).set(head.total() as f64);
         let landed = open.landing.master().landed();
-        metrics::gauge!("bifold_landing_lag_records", "stream" => stream.clone()).set(landed.records_until(&head) as f64);
+        metrics::gauge!("bifold_landing_lag_records", "stream" => stream.clone())
+            .set(landed.records_until(&head) as f64);
         let Some(speed) = state.speed.stream(open.def.id) else { continue };
         let lag = speed.folded().records_until(&head);
         metrics::gauge!("bifold_speed_lag_records", "stream" => stream.clone()).set(lag as f64);

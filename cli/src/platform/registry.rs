@@ -67,12 +67,8 @@ impl Registry {
     /// Opens everything that the catalogue names.
     pub(crate) async fn open(parts: RegistryParts) -> anyhow::Result<Arc<Self>> {
         let catalog = parts.catalog.current();
-        let registry = Arc::new(Self {
-            parts,
-            streams: RwLock::default(),
-            views: RwLock::default(),
-            tables: RwLock::default(),
-        });
+        let registry =
+            Arc::new(Self { parts, streams: RwLock::default(), views: RwLock::default(), tables: RwLock::default() });
         for table in &catalog.tables {
             let rows = static_tables::load(&registry.parts.store, table).await?;
             registry.add_table(table, rows);
@@ -91,7 +87,12 @@ impl Registry {
         for def in catalog.views_of(stream.id) {
             let view = self.compile(def, stream).map_err(|p| anyhow::anyhow!("view {}: {}", def.name, p.text()))?;
             let kept = manifests.list(def.id).await?;
-            inputs.push(ViewInput { id: def.id, view: Arc::clone(&view.view), from: def.from.clone(), manifests: kept });
+            inputs.push(ViewInput {
+                id: def.id,
+                view: Arc::clone(&view.view),
+                from: def.from.clone(),
+                manifests: kept,
+            });
             self.views.write().insert(def.id, Arc::new(view));
         }
         self.parts.speed.open(stream.clone(), Arc::clone(&open.log), &inputs).await?;

@@ -54,7 +54,11 @@ pub(crate) fn parse_csv(name: &str, columns: &[ColumnDef], text: &str) -> Result
     Ok(rows)
 }
 
-fn in_order(rows: &RecordBatch, columns: &[ColumnDef], schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn in_order(
+    rows: &RecordBatch,
+    columns: &[ColumnDef],
+    schema: &SchemaRef,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
     let values = columns.iter().map(|column| -> Result<ArrayRef, arrow::error::ArrowError> {
         let index = rows.schema().index_of(&column.name)?;
         cast(rows.column(index), &column.sql_type.arrow())

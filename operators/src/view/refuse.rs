@@ -43,7 +43,9 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Problem> {
         check_expression(&expression)?;
     }
     match node {
-        LogicalPlan::Join(join) => check_join(node, &join.join_type, join.on.is_empty() && join.filter.is_none(), stream),
+        LogicalPlan::Join(join) => {
+            check_join(node, &join.join_type, join.on.is_empty() && join.filter.is_none(), stream)
+        }
         LogicalPlan::Window(window) if !reads_aggregate(&window.input) => Err(not_mergeable(
             "a window function over the stream needs all of it in order: it cannot be merged",
             "use a window function over the view in the query, or over the aggregates of the view",

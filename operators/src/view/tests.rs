@@ -36,10 +36,8 @@ fn stream() -> StreamDef {
 
 fn table(version: u32, pairs: &[(&str, &str)]) -> StaticTable {
     let column = |values: Vec<&str>| -> ArrayRef { Arc::new(StringViewArray::from(values)) };
-    let columns = [
-        ("code", column(pairs.iter().map(|p| p.0).collect())),
-        ("label", column(pairs.iter().map(|p| p.1).collect())),
-    ];
+    let columns =
+        [("code", column(pairs.iter().map(|p| p.0).collect())), ("label", column(pairs.iter().map(|p| p.1).collect()))];
     let rows = RecordBatch::try_from_iter(columns).unwrap();
     StaticTable { name: "t".into(), rows: vec![rows], identity: format!("t/{version}") }
 }
@@ -66,7 +64,9 @@ fn rows(from: i64, to: i64) -> RecordBatch {
     let columns: Vec<ArrayRef> = vec![
         Arc::new((from..to).map(key).collect::<StringViewArray>()),
         Arc::new((from..to).map(|i| (i % 5 != 0).then_some(i)).collect::<Int64Array>()),
-        Arc::new((from..to).map(|i| Some([0.1, 1e16, -1e16, f64::NAN, -0.0][(i % 5) as usize])).collect::<Float64Array>()),
+        Arc::new(
+            (from..to).map(|i| Some([0.1, 1e16, -1e16, f64::NAN, -0.0][(i % 5) as usize])).collect::<Float64Array>(),
+        ),
         times((from..to).map(|i| Some(time(i))).collect()),
         times((from..to).map(|_| Some(0)).collect()),
         times((from..to).map(largest).collect()),

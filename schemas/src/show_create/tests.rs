@@ -39,11 +39,12 @@ fn sql_type() -> impl Strategy<Value = SqlType> {
 }
 
 fn columns() -> impl Strategy<Value = Vec<ColumnDef>> {
-    let column = (name(), sql_type(), any::<bool>());
+    let of_delta = |name: &String| !name.contains(|c| " ,;{}()\n\t=".contains(c));
+    let column = (name().prop_filter("a name that Delta Lake allows", of_delta), sql_type(), any::<bool>());
     proptest::collection::vec(column, 1..8).prop_map(|columns| {
         let mut found: Vec<ColumnDef> = vec![];
         for (name, sql_type, nullable) in columns {
-            if found.iter().all(|other| other.name != name) {
+            if found.iter().all(|other| other.name.to_lowercase() != name.to_lowercase()) {
                 found.push(ColumnDef { name, sql_type, nullable });
             }
         }

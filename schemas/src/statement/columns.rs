@@ -77,7 +77,9 @@ fn element(cursor: &mut Cursor<'_, '_>, list: &mut Columns) -> Result<(), Proble
 fn column(cursor: &mut Cursor<'_, '_>, list: &mut Columns) -> Result<(), Problem> {
     let position = cursor.position();
     let name = names::new_column(cursor)?;
-    if list.declared.iter().any(|declared| declared.column.name == name) {
+    // a Delta Lake table tells columns apart without regard to case
+    let same = |other: &str| other.to_lowercase() == name.to_lowercase();
+    if list.declared.iter().any(|declared| same(&declared.column.name)) {
         return Err(cursor.problem_at(position, Code::InvalidSql, format!("column {name} is declared twice")));
     }
     if list.declared.len() >= COLUMNS_MAX {

@@ -34,6 +34,10 @@ pub(super) fn identifier(cursor: &mut Cursor<'_, '_>, what: &str) -> Result<Stri
 pub(super) fn new_column(cursor: &mut Cursor<'_, '_>) -> Result<String, Problem> {
     let position = cursor.position();
     let name = identifier(cursor, "a column name")?;
+    if let Some(bad) = name.chars().find(|c| " ,;{}()\n\t=".contains(*c)) {
+        let detail = format!("column {name:?}: a column of a Delta Lake table cannot have {bad:?} in its name");
+        return Err(cursor.problem_at(position, Code::InvalidSql, detail));
+    }
     if is_reserved(&name) {
         let detail = format!("column {name}: names that begin with \"_\" are reserved");
         return Err(cursor.problem_at(position, Code::InvalidSql, detail));

@@ -19,7 +19,8 @@ use super::super::static_tables;
 use super::{StatementService, message};
 
 fn taken(name: &str) -> Problem {
-    Problem::new(Code::AlreadyExists, format!("{name} exists already")).with_hint("choose another name, or DROP it first")
+    Problem::new(Code::AlreadyExists, format!("{name} exists already"))
+        .with_hint("choose another name, or DROP it first")
 }
 
 impl StatementService {
@@ -124,8 +125,11 @@ impl StatementService {
                 return Ok(message(format!("view {} is unchanged", create.name)));
             }
             if create.or_replace {
-                return Err(Problem::new(Code::Unsupported, "CREATE OR REPLACE of a changed view is not supported yet")
-                    .with_hint("DROP the view and create it again: its history is recomputed"));
+                return Err(Problem::new(
+                    Code::Unsupported,
+                    "CREATE OR REPLACE of a changed view is not supported yet",
+                )
+                .with_hint("DROP the view and create it again: its history is recomputed"));
             }
         }
         if catalog.is_taken(&create.name) {
@@ -186,7 +190,8 @@ impl StatementService {
             .iter()
             .filter_map(|def| self.registry.table_version(def).map(|table| StaticTable::clone(&table)))
             .collect();
-        let candidates: Vec<&StreamDef> = catalog.streams.iter().filter(|stream| words.contains(&stream.name)).collect();
+        let candidates: Vec<&StreamDef> =
+            catalog.streams.iter().filter(|stream| words.contains(&stream.name)).collect();
         let mut problems = vec![];
         for stream in &candidates {
             let source = ViewSource {
@@ -227,7 +232,12 @@ impl Unplaced {
     }
 }
 
-fn which_problem(problems: Vec<Problem>, candidates: &[&StreamDef], catalog: &Catalog, words: &BTreeSet<String>) -> Unplaced {
+fn which_problem(
+    problems: Vec<Problem>,
+    candidates: &[&StreamDef],
+    catalog: &Catalog,
+    words: &BTreeSet<String>,
+) -> Unplaced {
     if candidates.len() > 1 && problems.iter().all(|problem| problem.code == Code::NotFound) {
         let names: Vec<&str> = candidates.iter().map(|stream| stream.name.as_str()).collect();
         let detail = format!(

@@ -1,1 +1,0 @@
-//! Unifies features while developing.
