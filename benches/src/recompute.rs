@@ -13,6 +13,7 @@ use batch::recompute::{Job, Progress, scan, write_sorted};
 use clap::Args;
 use operators::{StaticTable, View, ViewSource};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use schemas::documents::manifest::BatchFile;
 use schemas::problem::SqlPosition;
 use schemas::{ColumnDef, Cut, LatePolicy, OnBadData, SqlType, StreamDef};
 use serde_json::json;
@@ -62,22 +63,29 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let cut = master.landed();
     let job = job(&options, &view, &master, &cut)?;
     let clock = Clock::start();
-    let (work, path) = (job.clone(), format!("views/{}.parquet", options.query));
-    let mut writer = BatchViewWriter::create(&store, &path, Arc::clone(view.state_schema()), view.key_columns());
-    let (writer, scan_s) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+    let (target, query, merged) = (store.clone(), options.query.clone(), Arc::clone(&view));
+    let open = move |part: u32| {
+        let path = format!("views/{query}/part-{part:05}.parquet");
+        BatchViewWriter::create(&target, &path, Arc::clone(merged.state_schema()), merged.key_columns())
+    };
+    let (writers, scan_s) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let begun = std::time::Instant::now();
-        let scanned = scan(&work)?;
+        let scanned = scan(&job)?;
         let scan_s = begun.elapsed().as_secs_f64();
-        write_sorted(&work, scanned.states, &mut |states| writer.write(&states).map_err(|e| e.problem()))?;
-        Ok((writer, scan_s))
+        Ok((write_sorted(&job, scanned.states, open)?, scan_s))
     })
     .await??;
-    let file = writer.finish().await?;
+    let mut files = vec![];
+    for writer in writers {
+        files.push(writer.finish().await?);
+    }
     let (wall_s, cpu_s) = clock.read();
-    answer(&store, &path, &view, &options).await?;
+    let (cells, bytes) = files.iter().fold((0, 0), |(cells, bytes), file| (cells + file.cells, bytes + file.bytes));
+    let peak = peak_mb();
+    answer(&store, &files, &view, &options).await?;
     let result = json!({ "peer": format!("bifold {} memory={}MB", options.query, options.memory >> 20), "query": options.query,
-        "wall_s": wall_s, "cpu_s": cpu_s, "scan_s": scan_s, "rows": cut.total(), "cells": file.cells, "bytes": file.bytes,
-        "peak_mb": peak_mb(), "parquet": options.out });
+        "wall_s": wall_s, "cpu_s": cpu_s, "scan_s": scan_s, "rows": cut.total(), "cells": cells, "bytes": bytes,
+        "peak_mb": peak, "parquet": options.out });
     report(result.as_object().cloned().unwrap_or_default());
     Ok(())
 }
@@ -197,11 +205,14 @@ fn view(options: &Options, stream: &StreamDef) -> anyhow::Result<Arc<View>> {
 }
 
 /// The answer in the peers' form: k, w (epoch milliseconds), n, total, users, in order.
-async fn answer(store: &Store, path: &str, view: &Arc<View>, options: &Options) -> anyhow::Result<()> {
-    let bytes = store.get(path).await?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(65_536).build()?;
+async fn answer(store: &Store, files: &[BatchFile], view: &Arc<View>, options: &Options) -> anyhow::Result<()> {
+    let mut readers = vec![];
+    for file in files {
+        let bytes = store.get(&file.path).await?;
+        readers.push(ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(65_536).build()?);
+    }
     let mut writer: Option<parquet::arrow::ArrowWriter<File>> = None;
-    for states in reader {
+    for states in readers.into_iter().flatten() {
         let states = states?;
         let columns = states.columns().iter().zip(view.state_schema().fields());
         let columns = columns.map(|(values, field)| cast(values, field.data_type())).collect::<Result<Vec<_>, _>>()?;

@@ -72,7 +72,7 @@ impl CellTable {
             let values = arguments.iter().map(|e| e.evaluate(rows)?.into_array(rows.num_rows()));
             let values = values.collect::<Result<Vec<ArrayRef>>>()?;
             let filter = filter.as_ref().map(|e| e.evaluate(rows)?.into_array(rows.num_rows())).transpose()?;
-            let filter = filter.as_ref().map(|array| array.as_boolean());
+            let filter = filter.as_ref().map(AsArray::as_boolean);
             accumulator.update_batch(&values, &self.indices, filter, cells)?;
         }
         Ok(())

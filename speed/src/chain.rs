@@ -61,8 +61,7 @@ impl Base {
     /// A view in a snapshot: its batch view, its deltas, what is in flight, and the tail up to `to`.
     pub(crate) fn view_snapshot(&self, id: Uuid, tail: Option<Arc<RangeStates>>, to: &Cut) -> Option<ViewSnapshot> {
         let state = self.views.get(&id)?;
-        let mut ranges: Vec<Arc<RangeStates>> =
-            self.links.iter().filter_map(|link| self.needed(state, id, link)).collect();
+        let mut ranges: Vec<Arc<RangeStates>> = self.links.iter().filter_map(|link| needed(state, id, link)).collect();
         ranges.extend(self.in_flight.get(&id).cloned());
         ranges.extend(tail);
         Some(ViewSnapshot {
@@ -73,11 +72,6 @@ impl Base {
             ranges,
             to: to.clone(),
         })
-    }
-
-    fn needed(&self, state: &ViewState, id: Uuid, link: &Link) -> Option<Arc<RangeStates>> {
-        let range = link.views.get(&id)?;
-        state.cut().is_at_most(&range.from).then(|| Arc::clone(range))
     }
 
     /// Drops states from memory that lie below every view's cut.
@@ -107,6 +101,12 @@ impl Base {
         };
         self.views.values().filter_map(oldest).reduce(|a, b| a.meet(&b))
     }
+}
+
+/// A delta's states of a view, unless its batch view has them.
+fn needed(state: &ViewState, id: Uuid, link: &Link) -> Option<Arc<RangeStates>> {
+    let range = link.views.get(&id)?;
+    state.cut().is_at_most(&range.from).then(|| Arc::clone(range))
 }
 
 /// Ledger by partition, as a vector.

@@ -89,7 +89,7 @@ impl StreamSpeed {
             let Some(view) = views.get(&id) else { continue };
             ranges.insert(id, Arc::new(merged(view, &tail)?));
         }
-        let header = self.header(number, from, to, times, &ranges, &views);
+        let header = self.header(number, (from, to), times, &ranges, &views);
         Ok(Some((header, ranges)))
     }
 
@@ -133,8 +133,7 @@ impl StreamSpeed {
     fn header(
         &self,
         number: u64,
-        from: Cut,
-        to: Cut,
+        (from, to): (Cut, Cut),
         max_event_time_us: Vec<Option<i64>>,
         ranges: &BTreeMap<Uuid, Arc<RangeStates>>,
         views: &BTreeMap<Uuid, Arc<View>>,

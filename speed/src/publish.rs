@@ -34,9 +34,10 @@ impl StreamSpeed {
             !state.cut().is_at_most(&manifest.cut)
         };
         // deltas that only a rollback needs are on disk alone
-        let chain = match goes_back {
-            true => self.parts.deltas.chain(self.parts.stream.id, None).await.map_err(|e| e.problem())?,
-            false => vec![],
+        let chain = if goes_back {
+            self.parts.deltas.chain(self.parts.stream.id, None).await.map_err(|e| e.problem())?
+        } else {
+            vec![]
         };
         let retired = {
             let mut base = self.base.lock();

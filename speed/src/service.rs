@@ -22,7 +22,7 @@ use crate::recover;
 use crate::stream::{Parts, StreamSpeed, ViewInput};
 
 /// How long a run's barrier waits for the fold to reach the log's head.
-const BARRIER_TIMEOUT: Duration = Duration::from_secs(600);
+const BARRIER_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The speed layer.
 pub struct SpeedService {
@@ -120,7 +120,9 @@ impl SpeedService {
             }
         }
         let streams: Vec<Open> = self.streams.read().values().cloned().collect();
-        streams.iter().for_each(|open| open.stop.cancel());
+        for open in &streams {
+            open.stop.cancel();
+        }
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(|e| Problem::new(Code::Internal, format!("a fold loop stopped: {e}")))??;
         }

@@ -9,7 +9,7 @@ use bifold::platform::Platform;
 use serde_json::{Value, json};
 
 /// Waits are bounded by this; nothing here sleeps for a fixed time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A running platform with its client.
 pub(crate) struct Server {

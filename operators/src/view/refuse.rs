@@ -44,7 +44,7 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Problem> {
     }
     match node {
         LogicalPlan::Join(join) => {
-            check_join(node, &join.join_type, join.on.is_empty() && join.filter.is_none(), stream)
+            check_join(node, join.join_type, join.on.is_empty() && join.filter.is_none(), stream)
         }
         LogicalPlan::Window(window) if !reads_aggregate(&window.input) => Err(not_mergeable(
             "a window function over the stream needs all of it in order: it cannot be merged",
@@ -83,7 +83,7 @@ pub(super) fn reads_stream(plan: &LogicalPlan, stream: &str) -> bool {
         .unwrap_or(false)
 }
 
-fn check_join(node: &LogicalPlan, join_type: &JoinType, no_condition: bool, stream: &str) -> Result<(), Problem> {
+fn check_join(node: &LogicalPlan, join_type: JoinType, no_condition: bool, stream: &str) -> Result<(), Problem> {
     let sides: Vec<bool> = node.inputs().into_iter().map(|input| reads_stream(input, stream)).collect();
     if reads_aggregate(node) {
         return Err(Problem::new(Code::Unsupported, "a join after the aggregate of a view is not supported yet")
