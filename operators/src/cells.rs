@@ -19,7 +19,7 @@ use schemas::Problem;
 use crate::error::problem;
 use crate::view::{CellPlan, View};
 
-/// Cells by key, filled from rows ([`CellTable::update`]) or from states ([`CellTable::merge`]).
+/// Cells by key, filled from rows (by a [`crate::Folder`]) or from states ([`CellTable::merge`]).
 pub struct CellTable {
     plan: CellPlan,
     groups: Box<dyn GroupValues>,

@@ -11,6 +11,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use schemas::{Code, Problem};
 use serving::problem::HttpProblem;
+use tower_http::compression::CompressionLayer;
 
 use super::health::{self, HealthState};
 use super::{Wired, http_state};
@@ -46,6 +47,7 @@ pub(super) fn router(wired: &Wired, token: &str, metrics: PrometheusHandle) -> R
     let token: Arc<str> = Arc::from(token);
     guarded
         .fallback(serving::problem::unknown_route)
+        .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(token, authorize))
         .merge(open)
 }
