@@ -14,11 +14,13 @@ mod recover;
 #[cfg(test)]
 mod tests;
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use schemas::documents::manifest::Manifest;
 use schemas::documents::run::{RunDocument, RunKind, RunState, RunTrigger};
 use schemas::{Certificate, Code, Limits, Problem, Refresh};
@@ -35,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::live::{LiveRun, Queue};
 use crate::views::{BatchView, Views};
-use crate::{metrics, stored};
+use crate::{internal, metrics, stored};
 
 /// Run documents that are kept; older ones are removed.
 const RUNS_KEPT_MAX: u64 = 10_000;
@@ -128,7 +130,8 @@ impl RunService {
         });
         metrics::run_state(&live.view, RunState::Running);
         self.persist(&live).await;
-        let result = self.execute(&live).await;
+        let result = AssertUnwindSafe(self.execute(&live)).catch_unwind().await;
+        let result = result.unwrap_or_else(|_| Err(internal("the run panicked: this is a bug of Bifold")));
         if stop.is_cancelled() && result.is_err() {
             self.queue.remove(live.id);
             return;
@@ -226,6 +229,9 @@ impl Runs for RunService {
     async fn start(&self, view: &str, kind: RunKind, trigger: RunTrigger) -> Result<RunDocument, Problem> {
         let view = self.view(view)?;
         if view.def.refresh == Refresh::Never && !matches!(trigger, RunTrigger::History | RunTrigger::Restart) {
+            if self.lacks_history(&view).await? {
+                return self.enqueue(&view, RunKind::Full, RunTrigger::History).await;
+            }
             let problem =
                 Problem::new(Code::InvalidSql, format!("view {} is never refreshed (REFRESH NEVER)", view.def.name));
             return Err(problem.with_hint("create it with REFRESH MANUAL, EVERY or CRON"));

@@ -81,7 +81,8 @@ pub fn view_sql(view: &ViewDef) -> String {
         Refresh::Never => "NEVER".into(),
     };
     let options = view.late.map(|policy| format!("\n  WITH (late = '{}')", late(policy))).unwrap_or_default();
-    format!("CREATE MATERIALIZED VIEW {}\n  REFRESH {refresh}{options}\nAS {}", quoted(&view.name), view.sql)
+    let no_data = if view.with_no_data { "\nWITH NO DATA" } else { "" };
+    format!("CREATE MATERIALIZED VIEW {}\n  REFRESH {refresh}{options}\nAS {}{no_data}", quoted(&view.name), view.sql)
 }
 
 /// `CREATE TABLE … FROM FILE …`

@@ -51,6 +51,9 @@ pub struct ViewDef {
     pub semantic_hash: String,
     /// Where the speed layer's deltas of this view begin. What lies before comes from the first run.
     pub from: Cut,
+    /// `WITH NO DATA`: what lies before `from` is left to the schedule.
+    #[serde(default)]
+    pub with_no_data: bool,
     /// Microseconds since the epoch.
     pub created_at_us: i64,
 }

@@ -181,6 +181,7 @@ impl World {
             tables: vec![],
             semantic_hash: semantic_hash.clone(),
             from: Cut::zero(1),
+            with_no_data: false,
             created_at_us: NOW_US,
         });
         let to = Cut(vec![at]);

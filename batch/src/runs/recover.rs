@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use schemas::Problem;
 use schemas::documents::run::{RunDocument, RunKind, RunState, RunTrigger};
+use schemas::{Problem, Refresh};
 use storage::paths;
 
 use super::RunService;
@@ -60,16 +60,18 @@ impl RunService {
         }
     }
 
-    /// A view whose run over the history was begun and never published has to have one.
+    /// A view that lacks its history gets a run over it, also if the process ended before one was
+    /// queued: unless the history was left to the schedule, or a user cancelled that run.
     async fn complete_history(&self) -> Result<(), Problem> {
         for view in self.parts.views.views() {
-            if !self.lacks_history(&view).await? || self.queue.has_history_run(view.def.id) {
+            let left_to_schedule = view.def.with_no_data && view.def.refresh != Refresh::Never;
+            if left_to_schedule || !self.lacks_history(&view).await? || self.queue.has_history_run(view.def.id) {
                 continue;
             }
             let runs = self.documents.list(Some(&view.def.name), LOOKED_AT_MAX).await.map_err(|e| stored(&e))?;
             let begun = |run: &RunDocument| run.view_id == view.def.id && run.trigger == RunTrigger::History;
             let newest = runs.iter().find(|run| begun(run));
-            if newest.is_some_and(|run| run.state == RunState::Failed) {
+            if newest.is_none_or(|run| run.state == RunState::Failed) {
                 self.enqueue(&view, RunKind::Full, RunTrigger::History).await?;
             }
         }

@@ -104,6 +104,7 @@ impl Scene {
             tables: vec![],
             semantic_hash: view.semantic_hash().into(),
             from: from.clone(),
+            with_no_data: false,
             created_at_us: START_US,
         };
         self.speed.add(id, &view, from);

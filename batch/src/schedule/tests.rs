@@ -162,6 +162,7 @@ fn schedule(refresh: Refresh, created: &str, now: &str) -> (Schedule, Arc<FakeRu
         tables: vec![],
         semantic_hash: view.semantic_hash().into(),
         from: Cut::default(),
+        with_no_data: false,
         created_at_us: us(created),
     };
     let stream = Arc::new(testing::stream());

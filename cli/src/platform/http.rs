@@ -1,6 +1,7 @@
 //! One HTTP interface: the routers of ingest and serving, tokens, health, metrics.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -11,6 +12,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use schemas::{Code, Problem};
 use serving::problem::HttpProblem;
+use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
 use super::health::{self, HealthState};
@@ -32,6 +34,19 @@ pub(super) fn metrics() -> anyhow::Result<PrometheusHandle> {
     match metrics::set_global_recorder(recorder) {
         Ok(()) => Ok(HANDLE.get_or_init(|| handle).clone()),
         Err(_) => Ok(HANDLE.get().cloned().unwrap_or(handle)),
+    }
+}
+
+/// How often samples of histograms are put into their buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Samples pile up until somebody reads them: nobody may ever do.
+pub(super) async fn keep_metrics_small(metrics: PrometheusHandle, stop: CancellationToken) -> Result<(), Problem> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(UPKEEP) => metrics.run_upkeep(),
+        }
     }
 }
 

@@ -85,6 +85,7 @@ fn view(refresh: Refresh, late: Option<LatePolicy>) -> ViewDef {
         tables: vec![(TABLE, 3)],
         semantic_hash: HASH.into(),
         from: Cut(vec![1, 0, 2, 3]),
+        with_no_data: false,
         created_at_us: TIME_US,
     }
 }

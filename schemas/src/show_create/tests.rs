@@ -100,19 +100,22 @@ fn view() -> impl Strategy<Value = ViewDef> {
         "SELECT a, count(*) AS \"Odd; name\"\n  FROM TUMBLE(s, t, INTERVAL '1 day') -- why\n GROUP BY a, window_start",
         "WITH x AS (SELECT ';', $$'$$) SELECT * FROM x",
     ]);
-    (name(), sql, refresh(), proptest::option::of(late())).prop_map(|(name, sql, refresh, late)| ViewDef {
-        id: Uuid::nil(),
-        name,
-        version: 1,
-        stream: Uuid::nil(),
-        sql: sql.into(),
-        refresh,
-        late,
-        tables: vec![],
-        semantic_hash: String::new(),
-        from: Cut::default(),
-        created_at_us: 0,
-    })
+    (name(), sql, refresh(), proptest::option::of(late()), any::<bool>()).prop_map(
+        |(name, sql, refresh, late, with_no_data)| ViewDef {
+            id: Uuid::nil(),
+            name,
+            version: 1,
+            stream: Uuid::nil(),
+            sql: sql.into(),
+            refresh,
+            late,
+            tables: vec![],
+            semantic_hash: String::new(),
+            from: Cut::default(),
+            with_no_data,
+            created_at_us: 0,
+        },
+    )
 }
 
 fn parsed(sql: &str) -> Statement {
@@ -139,7 +142,7 @@ proptest! {
         let sql_position = found.sql_position;
         prop_assert_eq!(found, CreateView {
             name: v.name, if_not_exists: false, or_replace: false, refresh: v.refresh, late: v.late,
-            with_no_data: false, sql: v.sql, sql_position,
+            with_no_data: v.with_no_data, sql: v.sql, sql_position,
         });
     }
 

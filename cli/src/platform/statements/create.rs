@@ -161,6 +161,7 @@ impl StatementService {
             tables: pinned,
             semantic_hash: view.semantic_hash().to_owned(),
             from: from.clone(),
+            with_no_data: create.with_no_data,
             created_at_us: parts.clock.now_us(),
         };
         let added = def.clone();
