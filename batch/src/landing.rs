@@ -45,6 +45,8 @@ pub struct LandingParts {
     pub stream: Arc<StreamDef>,
     /// Where records come from.
     pub log: Arc<dyn Log>,
+    /// The stream's dead letters, which are kept for the retention.
+    pub dead_letters: Arc<dyn Log>,
     /// Where they go to.
     pub master: Arc<Master>,
     /// What speed no longer needs of the log.
@@ -231,10 +233,19 @@ impl Landing {
     /// The log failed.
     pub async fn maintain(&self) -> Result<(), Problem> {
         let below = self.truncatable().await?;
-        if below.is_at_most(&self.parts.log.start()) {
-            return Ok(());
+        if !below.is_at_most(&self.parts.log.start()) {
+            self.parts.log.truncate(&below).await.map_err(|e| stored(&e))?;
         }
-        self.parts.log.truncate(&below).await.map_err(|e| stored(&e))
+        let letters = &self.parts.dead_letters;
+        let below =
+            first_newer(letters.as_ref(), 0, letters.start().offset(0)..letters.head().offset(0), self.oldest_us(0));
+        letters.truncate(&Cut(vec![below.await?])).await.map_err(|e| stored(&e))
+    }
+
+    /// Append time of the oldest records that are kept: for the retention, or longer.
+    fn oldest_us(&self, at_least_us: i64) -> i64 {
+        let retention_us = i64::try_from(self.parts.limits.log_retention_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        self.parts.clock.now_us().saturating_sub(retention_us.max(at_least_us))
     }
 
     /// Nothing below it is needed of the log: it has landed, is in speed's checkpoints, and is older
@@ -245,51 +256,50 @@ impl Landing {
     pub async fn truncatable(&self) -> Result<Cut, Problem> {
         let Some(durable) = (self.parts.durable)() else { return Ok(Cut::default()) };
         let bound = self.parts.master.landed().meet(&durable);
-        let retention_us = i64::try_from(self.parts.limits.log_retention_ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
-        let kept_us = retention_us.max(self.parts.stream.dedup_horizon_us);
-        let oldest_us = self.parts.clock.now_us().saturating_sub(kept_us);
+        let oldest_us = self.oldest_us(self.parts.stream.dedup_horizon_us);
         let start = self.parts.log.start();
         let mut cut = Cut::zero(self.parts.log.partitions());
         for (partition, to) in bound.iter() {
             let from = start.offset(partition);
-            cut.set(partition, self.first_newer(partition, from..to.max(from), oldest_us).await?);
+            // the last record stays: it carries the partition's largest event time over a restart
+            let to = to.min(self.parts.log.head().offset(partition).saturating_sub(1));
+            cut.set(partition, first_newer(self.parts.log.as_ref(), partition, from..to.max(from), oldest_us).await?);
         }
         Ok(cut)
     }
+}
 
-    /// The first offset of a range whose append time is not older; they never decrease.
-    async fn first_newer(
-        &self,
-        partition: Partition,
-        range: std::ops::Range<Offset>,
-        oldest_us: i64,
-    ) -> Result<Offset, Problem> {
-        let (mut low, mut high) = (range.start, range.end);
-        // most often nothing is old yet: one look
-        if low < high && self.append_time(partition, low).await? >= oldest_us {
-            return Ok(low);
-        }
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.append_time(partition, middle).await? < oldest_us {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low)
+/// The first offset of a range whose append time is not older; they never decrease.
+async fn first_newer(
+    log: &dyn Log,
+    partition: Partition,
+    range: std::ops::Range<Offset>,
+    oldest_us: i64,
+) -> Result<Offset, Problem> {
+    let (mut low, mut high) = (range.start, range.end);
+    // most often nothing is old yet: one look
+    if low < high && append_time(log, partition, low).await? >= oldest_us {
+        return Ok(low);
     }
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if append_time(log, partition, middle).await? < oldest_us {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
 
-    async fn append_time(&self, partition: Partition, offset: Offset) -> Result<i64, Problem> {
-        let frames = self.parts.log.read(partition, offset, 1).await.map_err(|e| stored(&e))?;
-        let missing =
-            || internal(format!("log of {}: partition {partition}: no record at {offset}", self.parts.stream.name));
-        let rows = &frames.first().ok_or_else(missing)?.rows;
-        let times =
-            rows.column_by_name(APPEND_TIME).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        let times = times.filter(|times| !times.is_empty()).ok_or_else(missing)?;
-        Ok(times.value(0))
-    }
+async fn append_time(log: &dyn Log, partition: Partition, offset: Offset) -> Result<i64, Problem> {
+    let frames = log.read(partition, offset, 1).await.map_err(|e| stored(&e))?;
+    let missing = || internal(format!("a log has no record at offset {offset} of partition {partition}"));
+    let rows = &frames.first().ok_or_else(missing)?.rows;
+    let times =
+        rows.column_by_name(APPEND_TIME).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let times = times.filter(|times| !times.is_empty()).ok_or_else(missing)?;
+    Ok(times.value(0))
 }
 
 /// Bytes of the values of a frame: what rows share with other frames counts for neither.

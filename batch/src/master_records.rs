@@ -3,8 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::Int64Type;
+use schemas::column::OFFSET;
 use schemas::limits::MICRO_BATCH_ROWS;
-use schemas::{Cut, Problem};
+use schemas::{Cut, Offset, Problem};
 use storage::StorageError;
 use storage::master::{Master, MasterFile, MasterFileReader};
 
@@ -51,15 +54,31 @@ fn units_of(index: usize, file: &MasterFile, reader: &MasterFileReader) -> Resul
     Err(internal(format!("{}: holds offsets {} to {offset}, the table's log says {}", file.path, file.from, file.to)))
 }
 
+/// The stored offsets are the consecutive ones that the table's log promises.
+fn check_offsets(file: &MasterFile, stored: &ArrayRef, due: Offset) -> Result<(), Problem> {
+    let stored = stored.as_primitive::<Int64Type>().values();
+    match stored.iter().zip(due..).find(|(stored, due)| **stored as Offset != *due) {
+        None => Ok(()),
+        Some((stored, due)) => Err(internal(format!("{}: holds offset {stored} where {due} is due", file.path))),
+    }
+}
+
 impl Records for MasterRecords {
     fn units(&self) -> &[Unit] {
         &self.units
     }
 
     fn read(&self, unit: &Unit, columns: &[usize], each: Each<'_>) -> Result<(), Problem> {
-        let rows = self.open(unit.file, columns, unit.row_groups.clone()).map_err(|e| stored(&e))?;
-        for batch in rows {
-            each(batch.map_err(|e| stored(&e))?)?;
+        // the stored offsets are read too: that a file holds each of its records once is proved, not assumed
+        let offsets = self.master.schema().index_of(OFFSET).map_err(internal)?;
+        let read: Vec<usize> = columns.iter().copied().chain([offsets]).collect();
+        let wanted: Vec<usize> = (0..columns.len()).collect();
+        let mut due = unit.offsets.start;
+        for batch in self.open(unit.file, &read, unit.row_groups.clone()).map_err(|e| stored(&e))? {
+            let batch = batch.map_err(|e| stored(&e))?;
+            check_offsets(&self.files[unit.file], batch.column(columns.len()), due)?;
+            due += batch.num_rows() as u64;
+            each(batch.project(&wanted).map_err(internal)?)?;
         }
         Ok(())
     }

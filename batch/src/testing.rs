@@ -274,6 +274,7 @@ impl FakeSpeed {
             from,
             manifest: None,
             ranges: vec![],
+            failed: None,
         };
         self.views.lock().insert(id, snapshot);
         self.folds.lock().insert(id, Arc::clone(view));

@@ -76,9 +76,14 @@ impl Folder {
         columns.push(Arc::new(Int32Array::from_value(partition as i32, rows)));
         columns.push(Arc::new(Int64Array::from_iter_values(base as i64..base as i64 + rows as i64)));
         let mut counts = LedgerCounts { records: rows as u64, ..LedgerCounts::default() };
+        let (mut last_kept, mut last_late) = (None, None);
         for output in self.program.run(columns)? {
-            let kept = self.split_late(partition, output, &mut counts)?;
-            counts.counted += self.records_in(&kept);
+            let (kept, late) = self.split_late(output)?;
+            counts.counted += self.records_in(&kept, &mut last_kept);
+            if let Some(late) = late {
+                counts.late += self.records_in(&late, &mut last_late);
+                self.note_late(partition, &late);
+            }
             if kept.num_rows() > 0 {
                 self.table.update(&kept)?;
             }
@@ -87,38 +92,38 @@ impl Folder {
         Ok(counts)
     }
 
-    /// Leaves late rows out, if the view drops them, and notes whose they were.
-    fn split_late(
-        &mut self,
-        partition: Partition,
-        rows: RecordBatch,
-        counts: &mut LedgerCounts,
-    ) -> Result<RecordBatch> {
+    /// Rows that are kept, and the late ones apart if the view drops them.
+    fn split_late(&self, rows: RecordBatch) -> Result<(RecordBatch, Option<RecordBatch>)> {
         let (LatePolicy::Drop, Some(column)) = (self.view.late_policy(), self.view.cells.late_column) else {
-            return Ok(rows);
+            return Ok((rows, None));
         };
         let late: &BooleanArray = rows.column(column).as_boolean();
         assert!(late.null_count() == 0, "a row is late or it is not");
         if late.true_count() == 0 {
-            return Ok(rows);
+            return Ok((rows, None));
         }
         let dropped = filter_record_batch(&rows, late)?;
-        counts.late += self.records_in(&dropped);
-        if let Some(list) = &mut self.late {
-            let offsets = dropped.column(self.view.cells.offset_column).as_primitive::<Int64Type>().values();
-            list.extend(offsets.iter().map(|offset| (partition, *offset as Offset)));
-            list.dedup();
-        }
-        Ok(filter_record_batch(&rows, &not(late)?)?)
+        Ok((filter_record_batch(&rows, &not(late)?)?, Some(dropped)))
     }
 
-    /// How many records the rows come from: a join keeps the rows of one record together.
-    fn records_in(&self, rows: &RecordBatch) -> u64 {
+    /// Remembers which records were left out, if somebody asked for that.
+    fn note_late(&mut self, partition: Partition, dropped: &RecordBatch) {
+        let Some(list) = &mut self.late else { return };
+        let offsets = dropped.column(self.view.cells.offset_column).as_primitive::<Int64Type>().values();
+        list.extend(offsets.iter().map(|offset| (partition, *offset as Offset)));
+        list.dedup();
+    }
+
+    /// How many records the rows come from: a join keeps the rows of one record together, but may cut
+    /// its output between them, so `last` carries the last record from one batch to the next.
+    fn records_in(&self, rows: &RecordBatch, last: &mut Option<i64>) -> u64 {
         if !self.view.fans_out() {
             return rows.num_rows() as u64;
         }
         let offsets = rows.column(self.view.cells.offset_column).as_primitive::<Int64Type>().values();
-        offsets.chunk_by(|a, b| a == b).count() as u64
+        let goes_on = last.is_some() && *last == offsets.first().copied();
+        *last = offsets.last().copied().or(*last);
+        offsets.chunk_by(|a, b| a == b).count() as u64 - u64::from(goes_on)
     }
 
     /// How many cells there are.

@@ -185,7 +185,15 @@ impl World {
             created_at_us: NOW_US,
         });
         let to = Cut(vec![at]);
-        let one = ViewSnapshot { view: id, semantic_hash, from: Cut::zero(1), manifest, ranges, to: to.clone() };
+        let one = ViewSnapshot {
+            view: id,
+            semantic_hash,
+            from: Cut::zero(1),
+            manifest,
+            ranges,
+            to: to.clone(),
+            failed: None,
+        };
         self.snapshot.to = to;
         let newest = batch.into_iter().flatten().chain(speed.iter().copied().flatten()).map(|event| event.2).max();
         self.snapshot.max_event_time_us = vec![newest.map(|seconds| seconds * 1_000_000)];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use schemas::documents::delta::DeltaHeader;
 use schemas::documents::manifest::Manifest;
-use schemas::{Cut, LedgerCounts};
+use schemas::{Cut, LedgerCounts, Problem};
 use storage::snapshot::{RangeStates, ViewSnapshot};
 use uuid::Uuid;
 
@@ -24,6 +24,8 @@ pub(crate) struct ViewState {
     pub(crate) manifest: Option<Arc<Manifest>>,
     /// Cuts of the batch views that are kept, the current one included: merges do not cross them.
     pub(crate) kept_cuts: Vec<Cut>,
+    /// Why it can no longer be folded: a record's value cannot be computed.
+    pub(crate) failed: Option<Problem>,
 }
 
 impl ViewState {
@@ -70,7 +72,8 @@ impl Base {
             from: state.from.clone(),
             manifest: state.manifest.clone(),
             ranges,
-            to: to.clone(),
+            to: to.join(&state.start()),
+            failed: state.failed.clone(),
         })
     }
 

@@ -53,7 +53,7 @@ impl StreamSpeed {
         let _one_at_a_time = self.checkpointing.lock().await;
         let started = Instant::now();
         let this = Arc::clone(&self);
-        let prepared = blocking(move || this.begin_checkpoint()).await??;
+        let prepared = blocking(move || this.begin_checkpoint()).await?;
         let Some((header, ranges)) = prepared else { return Ok(self.base.lock().durable.clone()) };
         self.commit(&header, &ranges).await?;
         let to = header.to.clone();
@@ -69,16 +69,16 @@ impl StreamSpeed {
 
     /// Takes the tails out, shows them to readers as "in flight", and merges them.
     #[expect(clippy::type_complexity, reason = "a header and the ranges that it describes")]
-    fn begin_checkpoint(&self) -> Result<Option<(DeltaHeader, BTreeMap<Uuid, Arc<RangeStates>>)>, Problem> {
+    fn begin_checkpoint(&self) -> Option<(DeltaHeader, BTreeMap<Uuid, Arc<RangeStates>>)> {
         let (tails, from, to, times, number) = {
             let mut base = self.base.lock();
             // a checkpoint that was cancelled while it was being written is written again as it was
             let pending = !base.in_flight.is_empty();
             if !pending {
-                self.move_tails(&mut base)?;
+                self.move_tails(&mut base);
             }
             if base.sealed.same_position(&base.durable) {
-                return Ok(None);
+                return None;
             }
             let times = self.event_times();
             (base.in_flight.clone(), base.durable.clone(), base.sealed.clone(), times, base.next_checkpoint)
@@ -87,39 +87,53 @@ impl StreamSpeed {
         let mut ranges = BTreeMap::new();
         for (id, tail) in tails {
             let Some(view) = views.get(&id) else { continue };
-            ranges.insert(id, Arc::new(merged(view, &tail)?));
+            match merged(view, &tail) {
+                Ok(range) => {
+                    ranges.insert(id, Arc::new(range));
+                }
+                Err(problem) => self.fail_view(id, problem),
+            }
         }
         let header = self.header(number, (from, to), times, &ranges, &views);
-        Ok(Some((header, ranges)))
+        Some((header, ranges))
     }
 
-    fn move_tails(&self, base: &mut Base) -> Result<(), Problem> {
+    /// States that cannot be merged are of no use: the view's readers are told why.
+    fn fail_view(&self, id: Uuid, problem: Problem) {
+        tracing::error!(stream = self.name(), view = %id, error = %problem, "states of a view cannot be merged");
+        let mut base = self.base.lock();
+        if let Some(state) = base.views.get_mut(&id) {
+            state.failed = Some(problem);
+        }
+        base.version += 1;
+    }
+
+    fn move_tails(&self, base: &mut Base) {
         let partitions = self.parts.log.partitions();
         let mut to = Cut::zero(partitions);
         let mut tails: BTreeMap<Uuid, Sealed> = BTreeMap::new();
-        let sealed = self.for_each_shard(|shard| -> Result<(), Problem> {
-            shard.seal()?;
+        self.for_each_shard(|shard| {
+            shard.seal();
             shard.positions().iter().for_each(|(partition, next)| to.set(*partition, *next));
             for (id, mine) in shard.take_tails() {
                 let tail = tails.entry(id).or_default();
                 tail.states.extend(mine.states);
                 tail.ledger.extend(mine.ledger);
             }
-            Ok(())
         });
-        sealed.into_iter().collect::<Result<Vec<()>, _>>()?;
+        self.note_failures(base);
         let from = base.sealed.clone();
         if to.same_position(&from) {
-            return Ok(());
+            return;
         }
         let ranges = tails.into_iter().filter_map(|(id, tail)| {
             let start = base.views.get(&id)?.start().join(&from);
-            Some((id, Arc::new(range_of(tail, start, to.clone(), partitions))))
+            let end = to.join(&start);
+            Some((id, Arc::new(range_of(tail, start, end, partitions))))
         });
         base.in_flight = ranges.collect();
         base.sealed = to;
         base.version += 1;
-        Ok(())
     }
 
     fn event_times(&self) -> Vec<Option<i64>> {

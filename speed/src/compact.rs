@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use schemas::documents::delta::DeltaHeader;
+use schemas::documents::delta::{DeltaHeader, DeltaView};
 use schemas::{LedgerCounts, Problem};
 use storage::StorageError;
 use storage::snapshot::RangeStates;
@@ -17,6 +17,8 @@ use crate::stream::StreamSpeed;
 
 /// How many deltas of one tier are merged into one of the next.
 const FAN_IN: usize = 8;
+/// With more deltas than this, neighbours are merged whatever their tier.
+const CROWDED: usize = 64;
 
 impl StreamSpeed {
     /// Merges deltas as long as a tier is full.
@@ -54,7 +56,7 @@ impl StreamSpeed {
         for (id, view) in &views {
             let parts: Vec<&RangeStates> =
                 links.iter().filter_map(|link| link.views.get(id).map(AsRef::as_ref)).collect();
-            if let [start, .., end] = parts.as_slice() {
+            if let (Some(start), Some(end)) = (parts.first(), parts.last()) {
                 let range = RangeStates {
                     from: start.from.clone(),
                     to: end.to.clone(),
@@ -94,17 +96,24 @@ fn sum(parts: &[&RangeStates]) -> Vec<LedgerCounts> {
     (0..partitions).map(of).collect()
 }
 
+/// All states of the link that anybody may still ask for are in memory: those of views that have them
+/// in every batch view that is kept are not.
+fn is_whole(base: &Base, link: &Link) -> bool {
+    let needed = |part: &&DeltaView| {
+        let state = base.views.get(&part.view);
+        state.is_some_and(|view| !view.kept_cuts.iter().chain([view.cut()]).all(|cut| link.header.to.is_at_most(cut)))
+    };
+    link.header.views.iter().filter(needed).all(|part| link.views.contains_key(&part.view))
+}
+
 /// The oldest [`FAN_IN`] neighbours of one tier, with all their states in memory and no boundary between.
 fn full_tier(base: &Base) -> Option<Range<usize>> {
     let tier = |link: &Link| (link.header.last_checkpoint - link.header.first_checkpoint + 1).ilog(FAN_IN as u64);
-    let whole = |link: &Link| {
-        let known = link.header.views.iter().filter(|part| base.views.contains_key(&part.view)).count();
-        link.views.len() == known
-    };
+    let is_crowded = base.links.len() > CROWDED;
     (0..base.links.len().saturating_sub(FAN_IN - 1)).map(|start| start..start + FAN_IN).find(|range| {
         let links = &base.links[range.clone()];
         let inner = &links[..FAN_IN - 1];
-        links.iter().all(|link| tier(link) == tier(&links[0]) && whole(link))
+        links.iter().all(|link| (is_crowded || tier(link) == tier(&links[0])) && is_whole(base, link))
             && !inner.iter().any(|link| base.is_boundary(&link.header.to))
     })
 }

@@ -73,6 +73,8 @@ impl StreamSpeed {
         let runs_kept = self.parts.limits.runs_kept.max(2);
         if let Some(state) = base.views.get_mut(&manifest.view) {
             state.manifest = Some(manifest);
+            // two runs at one cut count once, so that more is kept, never less
+            state.kept_cuts.retain(|kept| !kept.same_position(&cut));
             state.kept_cuts.push(cut.clone());
             let surplus = state.kept_cuts.len().saturating_sub(runs_kept);
             state.kept_cuts.drain(..surplus);

@@ -51,12 +51,19 @@ pub(crate) async fn recover(parts: Parts, views: &[ViewInput], shards: usize) ->
 }
 
 fn state_of(input: &ViewInput, parts: &Parts) -> ViewState {
-    let kept = input.manifests.len().saturating_sub(parts.limits.runs_kept);
+    let mut kept_cuts: Vec<Cut> = vec![];
+    for manifest in &input.manifests {
+        kept_cuts.retain(|kept| !kept.same_position(&manifest.cut));
+        kept_cuts.push(manifest.cut.clone());
+    }
+    let surplus = kept_cuts.len().saturating_sub(parts.limits.runs_kept.max(2));
+    kept_cuts.drain(..surplus);
     ViewState {
         semantic_hash: input.view.semantic_hash().to_owned(),
         from: input.from.clone(),
         manifest: input.manifests.last().cloned(),
-        kept_cuts: input.manifests[kept..].iter().map(|manifest| manifest.cut.clone()).collect(),
+        kept_cuts,
+        failed: None,
     }
 }
 
@@ -67,7 +74,7 @@ pub(crate) fn link(delta: Delta, base: &Base, parts: &Parts) -> Result<Link, Pro
         check_hash(part, state, parts)?;
         let range = RangeStates {
             from: part.from.clone(),
-            to: delta.header.to.clone(),
+            to: delta.header.to.join(&part.from),
             states,
             sorted: true,
             ledger: part.ledger.clone(),

@@ -34,6 +34,8 @@ struct ShardView {
     /// States since the last checkpoint, in tiers.
     sealed: Vec<RecordBatch>,
     ledger: BTreeMap<Partition, LedgerCounts>,
+    /// Why it can no longer be folded.
+    failed: Option<Problem>,
 }
 
 /// The states of one view since the last checkpoint.
@@ -50,8 +52,14 @@ impl Shard {
 
     pub(crate) fn add_view(&mut self, id: Uuid, view: &Arc<View>, start: &Cut) -> Result<(), Problem> {
         let folder = Folder::new(view)?;
-        let view =
-            ShardView { view: Arc::clone(view), folder, start: start.clone(), sealed: vec![], ledger: BTreeMap::new() };
+        let view = ShardView {
+            view: Arc::clone(view),
+            folder,
+            start: start.clone(),
+            sealed: vec![],
+            ledger: BTreeMap::new(),
+            failed: None,
+        };
         self.views.insert(id, view);
         Ok(())
     }
@@ -77,25 +85,26 @@ impl Shard {
         self.max_event_time_us.insert(partition, time_us);
     }
 
-    /// Folds frames of the shard's partitions into every view.
-    pub(crate) fn fold(&mut self, frames: &[Frame]) -> Result<(), Problem> {
-        for frame in frames {
-            self.fold_frame(frame)?;
-        }
-        Ok(())
+    /// Folds frames of the shard's partitions into every view. A view that fails does so alone.
+    pub(crate) fn fold(&mut self, frames: &[Frame]) {
+        frames.iter().for_each(|frame| self.fold_frame(frame));
     }
 
-    fn fold_frame(&mut self, frame: &Frame) -> Result<(), Problem> {
+    fn fold_frame(&mut self, frame: &Frame) {
         let next = self.next(frame.partition);
-        let Some(frame) = frame.clip(&(next..Offset::MAX)) else { return Ok(()) };
+        let Some(frame) = frame.clip(&(next..Offset::MAX)) else { return };
         assert!(frame.base == next, "partition {}: {} follows {next}", frame.partition, frame.base);
         let mut positions = Positions::default();
-        for view in self.views.values_mut() {
-            view.fold(&frame, &mut positions)?;
+        for view in self.views.values_mut().filter(|view| view.failed.is_none()) {
+            view.failed = view.fold(&frame, &mut positions).err();
         }
         self.note_event_time(&frame);
         self.next.insert(frame.partition, frame.end());
-        Ok(())
+    }
+
+    /// Views that can no longer be folded, and why.
+    pub(crate) fn failures(&self) -> Vec<(Uuid, Problem)> {
+        self.views.iter().filter_map(|(id, view)| Some((*id, view.failed.clone()?))).collect()
     }
 
     fn note_event_time(&mut self, frame: &Frame) {
@@ -106,8 +115,10 @@ impl Shard {
     }
 
     /// Moves what every view folded into its tail.
-    pub(crate) fn seal(&mut self) -> Result<(), Problem> {
-        self.views.values_mut().try_for_each(ShardView::seal)
+    pub(crate) fn seal(&mut self) {
+        for view in self.views.values_mut().filter(|view| view.failed.is_none()) {
+            view.failed = view.seal().err();
+        }
     }
 
     /// The tail of a view.

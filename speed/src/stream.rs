@@ -134,16 +134,16 @@ impl StreamSpeed {
         }
         let this = Arc::clone(self);
         let folding = tokio::task::spawn_blocking(move || this.fold_frames(index, &frames));
-        folding.await.map_err(|e| Problem::new(Code::Internal, format!("the fold of a shard stopped: {e}")))??;
+        folding.await.map_err(|e| Problem::new(Code::Internal, format!("the fold of a shard stopped: {e}")))?;
         Ok(true)
     }
 
-    fn fold_frames(&self, index: usize, frames: &[storage::log::Frame]) -> Result<(), Problem> {
+    fn fold_frames(&self, index: usize, frames: &[storage::log::Frame]) {
         let started = std::time::Instant::now();
         let rows: usize = frames.iter().map(|frame| frame.rows.num_rows()).sum();
         let (positions, memory_bytes) = {
             let mut shard = self.shards[index].lock();
-            shard.fold(frames)?;
+            shard.fold(frames);
             (shard.positions().clone(), shard.memory_bytes())
         };
         self.folded.send_modify(|cut| positions.iter().for_each(|(partition, next)| cut.set(*partition, *next)));
@@ -153,7 +153,6 @@ impl StreamSpeed {
         if memory_bytes * self.shards.len() > self.parts.limits.speed_state_bytes_max {
             self.checkpoint_wanted.notify_one();
         }
-        Ok(())
     }
 
     /// The fold loop of one shard.
@@ -238,7 +237,7 @@ impl StreamSpeed {
 
     /// The last snapshot that was taken, or a new one if something has changed since.
     pub(crate) fn take_snapshot(&self, oldest_missing_us: Option<i64>) -> Result<Arc<StreamSnapshot>, Problem> {
-        let base = self.base.lock();
+        let mut base = self.base.lock();
         if let Some(last) = self.last.load_full()
             && last.0 == base.version
             && last.1.to.same_position(&self.folded())
@@ -246,7 +245,8 @@ impl StreamSpeed {
         {
             return Ok(Arc::clone(&last.1));
         }
-        let (tails, to, max_event_time_us) = self.seal_shards(&base)?;
+        let (tails, to, max_event_time_us) = self.seal_shards(&base);
+        self.note_failures(&mut base);
         let view_of = |id: &Uuid| base.view_snapshot(*id, tails.get(id).cloned(), &to).map(|v| (*id, Arc::new(v)));
         let snapshot = Arc::new(StreamSnapshot {
             stream: self.parts.stream.id,
@@ -262,14 +262,14 @@ impl StreamSpeed {
 
     /// Empties every fold into its tail. Holding the base's lock keeps all views at one position.
     #[expect(clippy::type_complexity, reason = "tails, position and event times belong to one moment")]
-    fn seal_shards(&self, base: &Base) -> Result<(BTreeMap<Uuid, Arc<RangeStates>>, Cut, Vec<Option<i64>>), Problem> {
+    fn seal_shards(&self, base: &Base) -> (BTreeMap<Uuid, Arc<RangeStates>>, Cut, Vec<Option<i64>>) {
         let partitions = self.parts.log.partitions();
         let mut to = Cut::zero(partitions);
         let mut times = vec![None; partitions as usize];
         let mut tails: BTreeMap<Uuid, Sealed> = BTreeMap::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
-            shard.seal()?;
+            shard.seal();
             shard.positions().iter().for_each(|(partition, next)| to.set(*partition, *next));
             shard.max_event_time_us().iter().for_each(|(partition, time)| times[*partition as usize] = *time);
             for id in base.views.keys() {
@@ -281,9 +281,23 @@ impl StreamSpeed {
         }
         let ranges = tails.into_iter().map(|(id, tail)| {
             let from = base.views[&id].start().join(&base.sealed);
-            (id, Arc::new(range_of(tail, from, to.clone(), partitions)))
+            let end = to.join(&from);
+            (id, Arc::new(range_of(tail, from, end, partitions)))
         });
-        Ok((ranges.collect(), to, times))
+        (ranges.collect(), to, times)
+    }
+
+    /// A view that cannot be folded fails alone: its readers are told why, the others go on.
+    pub(crate) fn note_failures(&self, base: &mut Base) {
+        for failures in self.for_each_shard(|shard| shard.failures()) {
+            for (id, problem) in failures {
+                if let Some(state) = base.views.get_mut(&id).filter(|state| state.failed.is_none()) {
+                    tracing::error!(stream = self.name(), view = %id, error = %problem, "a view can no longer be folded");
+                    state.failed = Some(problem);
+                    base.version += 1;
+                }
+            }
+        }
     }
 
     /// Adds a view that is folded from this moment on, and returns that position.
@@ -305,6 +319,7 @@ impl StreamSpeed {
             from: from.clone(),
             manifest: None,
             kept_cuts: vec![],
+            failed: None,
         };
         base.views.insert(id, state);
         self.views.lock().insert(id, Arc::clone(view));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use schemas::documents::manifest::Manifest;
 use schemas::position::{CoverageBroken, assert_chain};
-use schemas::{Cut, LedgerCounts};
+use schemas::{Cut, LedgerCounts, Problem};
 use uuid::Uuid;
 
 /// The states of one view over an exact range of offsets.
@@ -46,6 +46,8 @@ pub struct ViewSnapshot {
     pub ranges: Vec<Arc<RangeStates>>,
     /// Everything below it is in the batch view or in the ranges.
     pub to: Cut,
+    /// Why the view can no longer be folded; nothing can be answered from it then.
+    pub failed: Option<Problem>,
 }
 
 impl ViewSnapshot {

@@ -121,6 +121,31 @@ async fn a_static_table_is_joined_in_both_layers() {
     server.stop().await;
 }
 
+/// A record whose value cannot be computed stops its view alone, also after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_cannot_be_computed_fails_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    server.client.sql(SCRIPT).await;
+    server
+        .client
+        .sql("CREATE MATERIALIZED VIEW odd AS SELECT country, sum(100 / cents) AS x FROM orders GROUP BY country")
+        .await;
+    server.client.ingest("orders", order("1", "KR", 5)).await;
+    assert_eq!(*one(&server.client.sql("SELECT x FROM odd").await), 20);
+    server.client.ingest("orders", order("2", "KR", 0)).await;
+    server.client.ingest("orders", order("3", "KR", 7)).await;
+    for _ in 0..2 {
+        let problem = server.client.refused("SELECT x FROM odd").await;
+        assert_eq!(problem["code"], "computation_failed", "{problem}");
+        assert_eq!(*one(&server.client.sql("SELECT cents FROM per_country").await), 12);
+    }
+    assert_eq!(server.client.run("odd").await["state"], "failed");
+    assert_eq!(server.client.run("per_country").await["verdict"], "exact");
+    server.client.sql("DROP MATERIALIZED VIEW odd").await;
+    server.stop().await;
+}
+
 /// A merged view is an ordinary table to the rest of SQL.
 #[tokio::test(flavor = "multi_thread")]
 async fn any_sql_runs_on_top_of_a_merged_view() {

@@ -37,6 +37,7 @@ async fn scene(limits: Limits) -> Scene {
     let landing = Arc::new(Landing::new(LandingParts {
         stream,
         log: Arc::clone(&log) as Arc<dyn Log>,
+        dead_letters: Arc::new(MemoryLog::new()),
         master,
         durable: Arc::new(move || seen.lock().clone()),
         clock: Arc::new(clock.clone()),

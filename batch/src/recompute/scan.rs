@@ -28,7 +28,11 @@ pub fn scan(job: &Job) -> Result<Scanned, Problem> {
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..job.threads.clamp(1, units.len().max(1)) {
-            scope.spawn(|| results.lock().push(shared.work()));
+            scope.spawn(|| {
+                // the work first, then the lock: the other way round one thread does it all
+                let done = shared.work();
+                results.lock().push(done);
+            });
         }
     });
     let mut total = Counts::new(job);

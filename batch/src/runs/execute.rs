@@ -141,6 +141,9 @@ impl RunService {
         let snapshot = self.parts.speed.current(stream);
         let seen = snapshot.as_ref().and_then(|snapshot| snapshot.views.get(&view.def.id));
         let seen = seen.ok_or_else(|| internal(format!("view {} is not in speed's snapshot", live.view)))?;
+        if let Some(failed) = &seen.failed {
+            return Err(failed.clone());
+        }
         let sequence = |manifest: &Option<Arc<Manifest>>| manifest.as_ref().map(|manifest| manifest.sequence);
         if sequence(&seen.manifest) != sequence(&base) {
             return Err(Problem::new(

@@ -65,6 +65,7 @@ impl Scene {
         let landing = LandingParts {
             stream,
             log: Arc::clone(&log) as Arc<dyn Log>,
+            dead_letters: Arc::new(MemoryLog::new()),
             master,
             durable: Arc::new(|| None),
             clock: Arc::clone(&clock),

@@ -112,6 +112,7 @@ impl Registry {
         let landing = Arc::new(Landing::new(LandingParts {
             stream: Arc::clone(&def),
             log: Arc::clone(&log),
+            dead_letters: Arc::clone(&dead_letters),
             master,
             durable: Arc::new(move || speed.upgrade().and_then(|speed| speed.durable(id))),
             clock: Arc::clone(&parts.clock),

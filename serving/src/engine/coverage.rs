@@ -10,6 +10,7 @@ use arrow::datatypes::Int64Type;
 use operators::View;
 use parking_lot::Mutex;
 use schemas::documents::certificate::by_partition;
+use schemas::documents::manifest::Manifest;
 use schemas::documents::run::RunState;
 use schemas::freshness::{BatchFreshness, Freshness, SpeedFreshness, ViewFreshness};
 use schemas::{Catalog, Code, Cut, PositionToken, Problem, StreamDef, ViewDef};
@@ -29,6 +30,8 @@ pub(crate) struct Covered {
     pub(crate) snapshot: Arc<ViewSnapshot>,
     pub(crate) stream: Arc<StreamSnapshot>,
     pub(crate) watermark_delay_us: i64,
+    /// When the snapshot was asked for: everything acknowledged by then is in it, but for its lag.
+    pub(crate) asked_at_us: i64,
 }
 
 /// The snapshots of one query: one per stream, so that all views of a stream are at the same position.
@@ -38,7 +41,7 @@ pub(crate) struct Snapshots<'a> {
     catalog: &'a Catalog,
     at_least: BTreeMap<Uuid, Cut>,
     timeout: Duration,
-    taken: BTreeMap<Uuid, Arc<StreamSnapshot>>,
+    taken: BTreeMap<Uuid, (Arc<StreamSnapshot>, i64)>,
 }
 
 impl<'a> Snapshots<'a> {
@@ -67,16 +70,41 @@ impl<'a> Snapshots<'a> {
 
     /// The snapshot of a stream: taken once.
     pub(crate) async fn of(&mut self, stream: &StreamDef) -> Result<Arc<StreamSnapshot>, Problem> {
+        Ok(self.taken(stream).await?.0)
+    }
+
+    /// The snapshot of a stream, and when it was asked for.
+    async fn taken(&mut self, stream: &StreamDef) -> Result<(Arc<StreamSnapshot>, i64), Problem> {
         if let Some(taken) = self.taken.get(&stream.id) {
-            return Ok(Arc::clone(taken));
+            return Ok(taken.clone());
         }
+        let asked_at_us = self.parts.clock.now_us();
         let at_least = self.at_least.get(&stream.id);
         let snapshot = self.parts.snapshots.snapshot(stream.id, at_least, self.timeout).await?;
         if let Some(wanted) = at_least.filter(|wanted| !wanted.is_at_most(&snapshot.to)) {
             return Err(Problem::new(Code::Stale, format!("at_least: {wanted} is not reached, only {}", snapshot.to)));
         }
-        self.taken.insert(stream.id, Arc::clone(&snapshot));
-        Ok(snapshot)
+        self.taken.insert(stream.id, (Arc::clone(&snapshot), asked_at_us));
+        Ok((snapshot, asked_at_us))
+    }
+
+    /// Holds the batch sides to the positions that were asked for: what only they answer ends at their cut.
+    ///
+    /// # Errors
+    /// `stale` where a view's batch side is read without its speed side, and its cut is below.
+    pub(crate) fn assert_reached(&self, covered: &[Covered]) -> Result<(), Problem> {
+        let with_speed = |def: &ViewDef| covered.iter().any(|one| one.def.id == def.id && one.layer.reads_speed());
+        for one in covered.iter().filter(|one| !with_speed(&one.def)) {
+            let Some(wanted) = self.at_least.get(&one.def.stream) else { continue };
+            let cut = one.snapshot.manifest.as_ref().map(|manifest| manifest.cut.clone()).unwrap_or_default();
+            if !wanted.is_at_most(&cut) {
+                let name = &one.def.name;
+                let what = format!("at_least: {wanted} is not in the published batch view of {name}, only {cut}");
+                let hint = format!("read {name} itself, or REFRESH MATERIALIZED VIEW {name}");
+                return Err(Problem::new(Code::Stale, what).with_hint(hint));
+            }
+        }
+        Ok(())
     }
 
     /// A view, ready to be read: compiled, covered without a hole, with its history.
@@ -89,20 +117,26 @@ impl<'a> Snapshots<'a> {
         };
         let starting = || Problem::new(Code::NotReady, format!("view {} is being set up", def.name));
         let view = self.parts.views.view(def.id).ok_or_else(starting)?;
-        let stream = self.of(stream_def).await?;
+        let (stream, asked_at_us) = self.taken(stream_def).await?;
         let snapshot = Arc::clone(stream.views.get(&def.id).ok_or_else(starting)?);
         check(def, &view, &snapshot)?;
         if layer.reads_batch() && !snapshot.has_history() {
             return Err(not_ready(self.parts, def).await);
         }
         let watermark_delay_us = stream_def.watermark_delay_us;
-        Ok(Covered { def: def.clone(), view, layer, snapshot, stream, watermark_delay_us })
+        Ok(Covered { def: def.clone(), view, layer, snapshot, stream, watermark_delay_us, asked_at_us })
     }
 }
 
 /// H1, I7, and that only states of this meaning are merged (DESIGN §5.5).
 fn check(def: &ViewDef, view: &View, snapshot: &ViewSnapshot) -> Result<(), Problem> {
     let internal = |what: String| Problem::new(Code::Internal, format!("view {}: {what}", def.name));
+    if let Some(failed) = &snapshot.failed {
+        let what = format!("view {}: a record's value cannot be computed: {}", def.name, failed.detail);
+        return Err(
+            Problem::new(failed.code, what).with_hint("DROP the view and create it with an expression that bears it")
+        );
+    }
     snapshot.assert_coverage().map_err(|broken| internal(broken.to_string()))?;
     let batch = snapshot.manifest.as_ref().map(|manifest| &manifest.semantic_hash);
     for hash in batch.into_iter().chain([&snapshot.semantic_hash]) {
@@ -147,11 +181,24 @@ async fn staleness_us(parts: &Parts, covered: &Covered, now_us: i64) -> i64 {
     if manifest.cut.same_position(&covered.snapshot.to) {
         return lag;
     }
-    let started = match parts.runs.run(manifest.run, None).await {
+    lag.max(now_us - began_us(parts, manifest).await)
+}
+
+/// When the run began that made a batch view; without its document, when the view was published.
+async fn began_us(parts: &Parts, manifest: &Manifest) -> i64 {
+    match parts.runs.run(manifest.run, None).await {
         Ok(run) => run.started_at_us.unwrap_or(run.queued_at_us),
         Err(_) => manifest.published_at_us,
-    };
-    lag.max(now_us - started)
+    }
+}
+
+/// Everything acknowledged by then is in what was read of a view.
+async fn as_of_us(parts: &Parts, one: &Covered) -> i64 {
+    let as_of = one.asked_at_us - lag_us(&one.stream, one.asked_at_us);
+    match one.snapshot.manifest.as_ref().filter(|_| !one.layer.reads_speed()) {
+        Some(manifest) => as_of.min(began_us(parts, manifest).await),
+        None => as_of,
+    }
 }
 
 /// Holds an answer to `max_staleness`.
@@ -207,8 +254,12 @@ fn late_of(view: &View, range: &RangeStates) -> u64 {
 }
 
 /// The freshness block of an answer made from these views.
-pub(crate) fn freshness(covered: &[Covered], late: &LateCounts, now_us: i64) -> Freshness {
-    let as_of = covered.iter().map(|one| one.stream.taken_at_us).min().unwrap_or(now_us);
+pub(crate) async fn freshness(parts: &Parts, covered: &[Covered], late: &LateCounts) -> Freshness {
+    let now_us = parts.clock.now_us();
+    let mut as_of = now_us;
+    for one in covered {
+        as_of = as_of.min(as_of_us(parts, one).await);
+    }
     let mut views: Vec<ViewFreshness> = vec![];
     for one in covered {
         let batch = one.layer.reads_batch().then(|| batch_side(&one.snapshot)).flatten();
