@@ -1,11 +1,11 @@
 //! The interactive shell: statements over several lines until `;`, a few commands with a backslash.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use crate::client::SqlRequest;
+use crate::commands::apply::script_request;
 use crate::commands::sql::{identifier, print_answer};
 use crate::commands::{Session, create_statement};
 use crate::output::{note, text};
@@ -93,7 +93,7 @@ fn tell(result: anyhow::Result<()>) {
 }
 
 async fn statement(session: &Session, sql: String) -> anyhow::Result<()> {
-    print_answer(session.output, &session.client.sql(&SqlRequest::new(sql)).await?)
+    print_answer(session.output, &session.client.sql(&script_request(sql, Path::new("."))?).await?)
 }
 
 async fn command(session: &Session, line: &str) -> anyhow::Result<()> {

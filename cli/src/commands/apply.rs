@@ -13,8 +13,9 @@ use crate::client::SqlRequest;
 use crate::exit::{Exit, fail};
 use crate::output::note;
 
-/// Bytes of all files that one script may name in `FROM FILE`.
-const FILES_BYTES_MAX: u64 = 64 * 1_048_576;
+/// Bytes of all files that one script may name in `FROM FILE`, as JSON strings: with the script itself
+/// well below what a server takes (`limits.body_bytes_max`, 64 MiB).
+const FILES_BYTES_MAX: u64 = 32 * 1_048_576;
 
 pub(super) async fn apply(session: &Session, options: &ApplyArguments) -> anyhow::Result<()> {
     for path in scripts(&options.path)? {
@@ -59,16 +60,38 @@ pub fn script_request(sql: String, folder: &Path) -> anyhow::Result<SqlRequest> 
         let Statement::CreateTable(table) = placed.statement else { continue };
         let path = folder.join(&table.file);
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        bytes += metadata.len();
-        if bytes > FILES_BYTES_MAX {
-            let text = format!("table {}: {} is too large (64 MiB a script)", table.name, path.display());
-            return fail(Exit::Usage, text);
+        if files.contains_key(&table.file) {
+            continue;
         }
-        let content =
-            std::fs::read_to_string(&path).with_context(|| format!("table {}: {}", table.name, table.file))?;
-        files.insert(table.file, content);
+        // what is too large is not read; a string in JSON is never shorter than its text
+        let content = if metadata.len() > FILES_BYTES_MAX { None } else { Some(read_text(&path, &table.name)?) };
+        bytes += content.as_deref().map_or(metadata.len(), json_bytes);
+        if let Some(content) = content.filter(|_| bytes <= FILES_BYTES_MAX) {
+            files.insert(table.file, content);
+            continue;
+        }
+        let text = format!(
+            "table {}: with {} the files of the script have {bytes} bytes in JSON, the limit is {FILES_BYTES_MAX}",
+            table.name,
+            path.display()
+        );
+        return fail(Exit::Usage, text);
     }
     Ok(SqlRequest { sql, files, ..SqlRequest::default() })
+}
+
+fn read_text(path: &Path, table: &str) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("table {table}: {}", path.display()))
+}
+
+/// Bytes of a text as a JSON string: two for what has a short escape, six for other control characters.
+fn json_bytes(text: &str) -> u64 {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    });
+    2 + bytes.sum::<u64>()
 }
 
 #[cfg(test)]
@@ -98,5 +121,18 @@ mod tests {
         assert_eq!(request.files, BTreeMap::from([("ads.csv".to_owned(), "ad,campaign\n1,2\n".to_owned())]));
         assert_eq!(request.sql, sql);
         assert!(script_request("CREATE NONSENSE".into(), folder.path()).unwrap().files.is_empty());
+    }
+
+    #[test]
+    fn files_count_as_they_travel() {
+        let text = "a\"\\\n\r\t\u{8}\u{c}\u{1}\u{7f}é—";
+        assert_eq!(json_bytes(text), serde_json::to_string(text).unwrap().len() as u64);
+        let folder = tempfile::tempdir().unwrap();
+        let quotes = FILES_BYTES_MAX as usize / 2;
+        std::fs::write(folder.path().join("ads.csv"), "\"".repeat(quotes)).unwrap();
+        let refused =
+            script_request("CREATE TABLE ads (ad INT) FROM FILE 'ads.csv'".into(), folder.path()).unwrap_err();
+        assert_eq!(exit::code(&refused), Exit::Usage);
+        assert!(refused.to_string().contains("the limit is 33554432"), "{refused}");
     }
 }

@@ -14,10 +14,10 @@ use crate::output::{Format, Output, note, note_freshness};
 
 pub(super) async fn sql(session: &Session, options: &SqlArguments) -> anyhow::Result<()> {
     let request = match (&options.command, &options.file) {
-        (Some(text), _) => SqlRequest::new(text),
+        (Some(text), _) => script_request(text.clone(), Path::new("."))?,
         (None, Some(path)) => file_request(path)?,
         (None, None) if std::io::stdin().is_terminal() => return crate::shell::shell(session).await,
-        (None, None) => SqlRequest::new(stdin_text()?),
+        (None, None) => script_request(stdin_text()?, Path::new("."))?,
     };
     let answer = session.client.sql(&SqlRequest { at_least: options.at_least.clone(), ..request }).await?;
     print_answer(session.output, &answer)
