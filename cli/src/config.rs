@@ -136,6 +136,17 @@ impl Config {
             .map_err(|()| anyhow::anyhow!("data_dir: {} has no absolute path", folder.display()))
     }
 
+    /// Refuses what no process can run yet: a part of the roles.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`].
+    pub fn check_roles(&self) -> anyhow::Result<()> {
+        if Role::ALL.iter().all(|role| self.roles.contains(role)) {
+            return Ok(());
+        }
+        fail(Exit::Usage, "roles: only all four in one process for now")
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         if self.roles.is_empty() {
             return fail(Exit::Usage, "roles: at least one of ingest, speed, batch, serving");

@@ -25,6 +25,7 @@ pub async fn demo(global: &GlobalOptions, options: &DemoArguments) -> anyhow::Re
     let scenario = scenario(options).await?;
     let temporary = if options.keep { None } else { Some(temporary_folder()?) };
     let config = config(global, temporary.as_ref().map(|folder| folder.path().to_owned()))?;
+    config.check_roles()?;
     let folder = config.data_dir.display().to_string();
     let platform = Platform::start(config).await?;
     let client = Client::new(platform.url(), Some(platform.token().to_owned()))?;

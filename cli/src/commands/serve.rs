@@ -14,6 +14,7 @@ use crate::platform::Platform;
 
 pub(super) async fn serve(global: &GlobalOptions, options: &ServeOptions) -> anyhow::Result<()> {
     let config = Config::load(&Sources::of_process(global, options))?;
+    config.check_roles()?;
     start_logging(&config)?;
     let folder = config.data_dir.display().to_string();
     let wanted = config.listen;
