@@ -33,7 +33,7 @@ pub struct GlobalOptions {
     /// Address of the server [default: what `--data-dir` says]
     #[arg(long, global = true, env = "BIFOLD_URL", value_name = "URL", hide_env_values = true)]
     pub url: Option<String>,
-    /// Bearer token [default: what `--data-dir` says]
+    /// Bearer token that a request carries [default: what `--data-dir` says]
     #[arg(long, global = true, env = "BIFOLD_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Folder of all data [default: ./bifold-data]

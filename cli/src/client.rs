@@ -63,7 +63,8 @@ impl Client {
             .clone()
             .or_else(|| first_line(&config.data_dir.join(ENDPOINT_FILE)))
             .unwrap_or_else(|| format!("http://127.0.0.1:{DEFAULT_PORT}"));
-        let token = config.auth.token.or_else(|| first_line(&config.data_dir.join(ADMIN_TOKEN_FILE)));
+        let token =
+            options.token.clone().or(config.auth.token).or_else(|| first_line(&config.data_dir.join(ADMIN_TOKEN_FILE)));
         Self::new(&url, token)
     }
 

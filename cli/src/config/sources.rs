@@ -109,9 +109,6 @@ fn flags(global: &GlobalOptions, serve: &ServeOptions) -> Vec<(&'static str, Str
     if !serve.role.is_empty() {
         flags.push(("roles", role_words(&serve.role)));
     }
-    if let Some(token) = &global.token {
-        flags.push(("auth.token", token.clone()));
-    }
     flags
 }
 
@@ -247,7 +244,6 @@ fn flag_name(key: &str) -> &'static str {
     match key {
         "data_dir" => "--data-dir",
         "listen" => "--listen",
-        "roles" => "--role",
-        _ => "--token",
+        _ => "--role",
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use rstest::rstest;
 
 use super::*;
+use crate::arguments::{GlobalOptions, ServeOptions};
 use crate::exit;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -43,6 +44,8 @@ fn flags_beat_environment_beats_file_beats_built_in() {
     assert_eq!(config.limits.runs_kept, 3);
     assert_eq!(config.data_dir, PathBuf::from("a"));
     assert_eq!(config.roles, [Role::Ingest, Role::Speed]);
+    assert_eq!(exit::code(&config.check_roles().unwrap_err()), Exit::Usage);
+    assert!(Config::default().check_roles().is_ok());
     assert_eq!(config.limits.body_bytes_max, Limits::default().body_bytes_max);
 }
 
@@ -66,6 +69,13 @@ fn every_value_knows_its_origin_and_the_token_stays_secret() {
     assert_eq!(of("data_dir"), ("\"d\"".into(), "flag --data-dir".into()));
     assert_eq!(of("log.format"), ("\"text\"".into(), "built-in".into()));
     assert_eq!(of("store_url"), (String::new(), "built-in".into()));
+}
+
+#[test]
+fn a_clients_token_is_not_the_servers() {
+    let global = GlobalOptions { token: Some("mine".into()), ..GlobalOptions::default() };
+    let sources = Sources { environment: vec![], ..Sources::of_process(&global, &ServeOptions::default()) };
+    assert_eq!(Config::load(&sources).unwrap().auth.token, None);
 }
 
 #[rstest]

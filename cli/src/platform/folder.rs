@@ -32,10 +32,7 @@ impl DataFolder {
             ),
             Err(TryLockError::Error(error)) => return Err(error).context("locking the data folder"),
         }
-        let token = match &config.auth.token {
-            Some(token) => token.clone(),
-            None => admin_token(&root)?,
-        };
+        let token = admin_token(&root, config.auth.token.as_deref())?;
         Ok(Self { root, token, _lock: lock })
     }
 
@@ -79,22 +76,47 @@ fn running_at(root: &Path) -> String {
     std::fs::read_to_string(root.join(ENDPOINT_FILE)).map(|url| format!(" ({url})")).unwrap_or_default()
 }
 
-/// The token in the folder; the first start makes it, readable by its owner only.
-fn admin_token(root: &Path) -> anyhow::Result<String> {
+/// The token in force: the configured one, else the one in the folder, which the first start makes.
+/// It is in the folder afterwards, readable by its owner only.
+fn admin_token(root: &Path, configured: Option<&str>) -> anyhow::Result<String> {
     let path = root.join(ADMIN_TOKEN_FILE);
-    match std::fs::read_to_string(&path) {
-        Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+    let kept = match std::fs::read_to_string(&path) {
+        Ok(token) => Some(token.trim().to_owned()).filter(|token| !token.is_empty()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
-    }
-    let token = format!("bifold_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&path).with_context(|| format!("writing {}", path.display()))?;
-    file.write_all(token.as_bytes())?;
-    file.sync_all()?;
+    };
+    let token = configured.map(str::to_owned).or(kept);
+    let token = token.unwrap_or_else(|| format!("bifold_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()));
+    write_secret(root, &path, &token).with_context(|| format!("writing {}", path.display()))?;
     Ok(token)
+}
+
+/// Replaces a file at once; nobody but its owner can read it, whatever the old one allowed.
+fn write_secret(root: &Path, path: &Path, text: &str) -> anyhow::Result<()> {
+    // a temporary file has mode 0600
+    let mut file = tempfile::NamedTempFile::new_in(root)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn token_in_force_is_in_the_folder_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(ADMIN_TOKEN_FILE);
+        let made = admin_token(folder.path(), None).unwrap();
+        assert_eq!(admin_token(folder.path(), None).unwrap(), made);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(admin_token(folder.path(), Some("configured")).unwrap(), "configured");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "configured");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }
