@@ -82,7 +82,7 @@ impl Client {
     /// Runs a script; gives the answer to its last statement.
     pub async fn sql(&self, request: &SqlRequest) -> anyhow::Result<SqlAnswer> {
         let response = self.send(self.request(Method::POST, &["v1", "sql"])?.json(request)).await?;
-        SqlAnswer::new(json_body(response).await?)
+        SqlAnswer::new(response.text().await.context("reading the server's answer")?)
     }
 
     /// Runs one statement.

@@ -2,6 +2,7 @@
 //!
 //! Writes through `std::io::Write` and hands errors on, so that a closed pipe ends the process quietly.
 
+mod cell;
 mod render;
 
 use std::io::{IsTerminal, Write};
@@ -9,7 +10,8 @@ use std::io::{IsTerminal, Write};
 use schemas::freshness::Freshness;
 use serde_json::Value;
 
-pub use render::{Table, cell_text, cut_text, freshness_line, json_text};
+pub use cell::Cell;
+pub use render::{Table, answer_text, cell_text, cut_text, freshness_line, json_text};
 
 /// Format of data on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

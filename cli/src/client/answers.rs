@@ -7,7 +7,7 @@ use schemas::freshness::{AnswerColumn, Freshness};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::output::Table;
+use crate::output::{Cell, Table};
 
 /// Body of `POST /v1/sql`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -45,8 +45,8 @@ pub struct SqlAnswer {
     pub freshness: Option<Freshness>,
     /// Wall time in the server, milliseconds.
     pub elapsed_ms: Option<f64>,
-    /// As the server sent it.
-    pub raw: Value,
+    /// As the server sent it: JSON.
+    pub raw: String,
 }
 
 #[derive(Deserialize)]
@@ -54,24 +54,26 @@ struct Wire {
     #[serde(default)]
     columns: Vec<AnswerColumn>,
     #[serde(default)]
-    rows: Vec<Vec<Value>>,
+    rows: Vec<Vec<Cell>>,
     #[serde(default)]
     results: Vec<String>,
     #[serde(default)]
     truncated: bool,
     #[serde(default)]
     freshness: Option<Freshness>,
+    #[serde(default)]
+    statistics: Value,
 }
 
 impl SqlAnswer {
-    pub(super) fn new(raw: Value) -> anyhow::Result<Self> {
-        let wire = Wire::deserialize(&raw).context("the server's answer to SQL has an unknown shape")?;
+    pub(super) fn new(raw: String) -> anyhow::Result<Self> {
+        let wire: Wire = serde_json::from_str(&raw).context("the server's answer to SQL has an unknown shape")?;
         Ok(Self {
             table: Table { columns: wire.columns, rows: wire.rows },
             messages: wire.results,
             truncated: wire.truncated,
             freshness: wire.freshness,
-            elapsed_ms: raw.pointer("/statistics/elapsed_ms").and_then(Value::as_f64),
+            elapsed_ms: wire.statistics.get("elapsed_ms").and_then(Value::as_f64),
             raw,
         })
     }
@@ -81,11 +83,10 @@ impl SqlAnswer {
         let index = self.table.columns.iter().position(|c| c.name == column);
         let value = index.and_then(|index| self.table.rows.first()?.get(index));
         let value = value.with_context(|| format!("the answer has no value in column {column}"))?;
-        let text = match value {
-            Value::Null => return Ok(0),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        if value.is_null() {
+            return Ok(0);
+        }
+        let text = value.text();
         text.parse().with_context(|| format!("column {column}: `{text}` is no integer"))
     }
 }

@@ -4,7 +4,7 @@ use super::Session;
 use super::sql::{identifier, print_answer};
 use crate::arguments::CatalogAction;
 use crate::client::SqlAnswer;
-use crate::output::{Format, cell_text, text};
+use crate::output::{Format, text};
 
 /// How SQL names a kind of thing: in `SHOW …S` and in `SHOW CREATE …`.
 pub(super) const STREAM: &str = "STREAM";
@@ -27,5 +27,5 @@ pub(super) async fn catalog(session: &Session, kind: &str, action: &CatalogActio
 /// The statement in an answer to `SHOW CREATE`: its last column, as it is.
 pub(crate) fn create_statement(answer: &SqlAnswer) -> String {
     let texts = answer.table.rows.iter().filter_map(|row| row.last());
-    texts.map(|value| cell_text(value).trim_end().to_owned() + "\n").collect()
+    texts.map(|value| value.text().trim_end().to_owned() + "\n").collect()
 }

@@ -11,9 +11,9 @@ pub(super) fn show(global: &GlobalOptions, serve: &ServeOptions, action: &Config
     let names: &[&str] = if *with_origin { &["key", "value", "origin"] } else { &["key", "value"] };
     let mut table = Table::with_columns(names.iter().copied());
     for found in Sources::of_process(global, serve).origins()? {
-        let mut row = vec![Value::from(found.key), value(found.value.as_deref())];
+        let mut row = vec![found.key.as_str().into(), value(found.value.as_deref()).into()];
         if *with_origin {
-            row.push(Value::from(found.origin));
+            row.push(found.origin.as_str().into());
         }
         table.rows.push(row);
     }

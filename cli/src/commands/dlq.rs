@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Session;
 use super::sql::{identifier, print_answer};
 use crate::arguments::DlqAction;
-use crate::output::Table;
+use crate::output::{Cell, Table};
 
 pub(super) async fn dlq(session: &Session, action: &DlqAction) -> anyhow::Result<()> {
     match action {
@@ -18,7 +18,7 @@ pub(super) async fn dlq(session: &Session, action: &DlqAction) -> anyhow::Result
             for stream in streams(session).await? {
                 let sql = format!("SELECT count(*) AS n FROM dlq.{}", identifier(&stream));
                 let count = session.client.query(&sql).await?.integer("n")?;
-                table.rows.push(vec![Value::from(stream), Value::from(u64::try_from(count)?)]);
+                table.rows.push(vec![stream.as_str().into(), Value::from(u64::try_from(count)?).into()]);
             }
             session.output.table(&table)
         }
@@ -27,6 +27,5 @@ pub(super) async fn dlq(session: &Session, action: &DlqAction) -> anyhow::Result
 
 async fn streams(session: &Session) -> anyhow::Result<Vec<String>> {
     let answer = session.client.query("SELECT name FROM system.streams ORDER BY name").await?;
-    let names = answer.table.rows.iter().filter_map(|row| row.first().and_then(Value::as_str));
-    Ok(names.map(str::to_owned).collect())
+    Ok(answer.table.rows.iter().filter_map(|row| row.first().and_then(Cell::as_string)).collect())
 }

@@ -10,7 +10,7 @@ use super::apply::script_request;
 use crate::arguments::SqlArguments;
 use crate::client::{SqlAnswer, SqlRequest};
 use crate::exit::{Exit, fail};
-use crate::output::{Format, Output, note, note_freshness};
+use crate::output::{Format, Output, answer_text, note, note_freshness, text};
 
 pub(super) async fn sql(session: &Session, options: &SqlArguments) -> anyhow::Result<()> {
     let request = match (&options.command, &options.file) {
@@ -44,7 +44,7 @@ pub fn print_answer(output: Output, answer: &SqlAnswer) -> anyhow::Result<()> {
         note(message);
     }
     match output.format() {
-        Format::Json => output.document(&answer.raw)?,
+        Format::Json => text(&format!("{}\n", answer_text(&answer.raw)?))?,
         _ if has_rows => output.table(&answer.table)?,
         _ => {}
     }

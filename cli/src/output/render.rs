@@ -1,11 +1,16 @@
 //! Rows and documents as text. Pure, so that tests see exactly what a user sees.
 
+use std::collections::BTreeMap;
+
+use anyhow::Context;
 use comfy_table::{CellAlignment, ContentArrangement, presets};
 use schemas::documents::certificate::CutByPartition;
 use schemas::freshness::{AnswerColumn, ViewFreshness};
+use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::Format;
+use super::{Cell, Format};
 
 /// Terminals narrower than this say little about the space there is; tables are not squeezed into them.
 const WRAP_COLUMNS_MIN: u16 = 40;
@@ -16,7 +21,7 @@ pub struct Table {
     /// Names and SQL types, in order.
     pub columns: Vec<AnswerColumn>,
     /// One value per column.
-    pub rows: Vec<Vec<Value>>,
+    pub rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
@@ -41,7 +46,9 @@ impl Table {
         names.extend(members.keys().map(String::as_str).filter(|name| !first.contains(name)));
         let rows = objects
             .iter()
-            .map(|object| names.iter().map(|name| object.get(name).cloned().unwrap_or(Value::Null)).collect())
+            .map(|object| {
+                names.iter().map(|name| Cell::from(object.get(name).cloned().unwrap_or(Value::Null))).collect()
+            })
             .collect();
         Self { rows, ..Self::with_columns(names) }
     }
@@ -64,7 +71,7 @@ impl Table {
         }
         table.set_header(self.columns.iter().map(|column| column.name.as_str()));
         for row in &self.rows {
-            table.add_row(row.iter().map(cell_text));
+            table.add_row(row.iter().map(Cell::text));
         }
         for (index, column) in self.columns.iter().enumerate() {
             if let Some(shown) = table.column_mut(index).filter(|_| is_number(&column.sql_type)) {
@@ -80,7 +87,7 @@ impl Table {
     }
 
     /// One row as a JSON object with the columns in their order.
-    fn as_object(&self, row: &[Value]) -> String {
+    fn as_object(&self, row: &[Cell]) -> String {
         let members: Vec<String> = self
             .columns
             .iter()
@@ -95,14 +102,14 @@ impl Table {
         // Writing to memory cannot fail; a row of another length than the header can, and does not exist.
         let _ = writer.write_record(self.columns.iter().map(|column| &column.name));
         for row in &self.rows {
-            let _ = writer
-                .write_record(row.iter().map(|value| if value.is_null() { String::new() } else { cell_text(value) }));
+            let _ =
+                writer.write_record(row.iter().map(|value| if value.is_null() { String::new() } else { value.text() }));
         }
         String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
     }
 }
 
-fn collect_facts(value: &Value, prefix: &str, rows: &mut Vec<Vec<Value>>) {
+fn collect_facts(value: &Value, prefix: &str, rows: &mut Vec<Vec<Cell>>) {
     match value {
         Value::Object(members) if !members.is_empty() => {
             for (name, member) in members {
@@ -110,7 +117,7 @@ fn collect_facts(value: &Value, prefix: &str, rows: &mut Vec<Vec<Value>>) {
                 collect_facts(member, &key, rows);
             }
         }
-        _ => rows.push(vec![Value::from(prefix), Value::from(cell_text(value))]),
+        _ => rows.push(vec![prefix.into(), cell_text(value).as_str().into()]),
     }
 }
 
@@ -131,6 +138,26 @@ pub fn cell_text(value: &Value) -> String {
 /// A document as indented JSON.
 pub fn json_text(document: &Value) -> String {
     serde_json::to_string_pretty(document).unwrap_or_default()
+}
+
+/// The server's answer to SQL as indented JSON, its rows as they came.
+pub fn answer_text(answer: &str) -> anyhow::Result<String> {
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Member {
+        Rows(Vec<Vec<Cell>>),
+        Other(Value),
+    }
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(answer).context("an answer that is no object")?;
+    let member = |(name, value): (String, &RawValue)| {
+        let member = match name.as_str() {
+            "rows" => Member::Rows(serde_json::from_str(value.get())?),
+            _ => Member::Other(serde_json::from_str(value.get())?),
+        };
+        anyhow::Ok((name, member))
+    };
+    let members = members.into_iter().map(member).collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+    Ok(serde_json::to_string_pretty(&members)?)
 }
 
 /// `{0:34378,1:34001}`
