@@ -137,10 +137,12 @@ impl Platform {
     /// # Errors
     /// Why it failed.
     pub async fn wait(&self) -> anyhow::Result<()> {
-        match self.work.lock().await.take() {
-            Some(work) => work.await.context("the platform stopped abnormally")?,
-            None => Ok(()),
-        }
+        let mut work = self.work.lock().await;
+        let Some(running) = work.as_mut() else { return Ok(()) };
+        let ended = running.await;
+        // only now: whoever stopped waiting half-way may wait again
+        *work = None;
+        ended.context("the platform stopped abnormally")?
     }
 
     /// Takes no more requests, checkpoints, and ends.
