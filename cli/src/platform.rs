@@ -74,8 +74,9 @@ impl Platform {
         let (listener, taken_port) = listen(config.listen).await?;
         let address = listener.local_addr()?;
         let metrics = http::metrics()?;
-        let wired = wire(&config, &folder, clock).await?;
         let stop = CancellationToken::new();
+        let wired = wire(&config, &folder, clock, &stop).await?;
+        wired.tasks.spawn("metrics", http::keep_metrics_small(metrics.clone(), stop.clone()));
         let router = http::router(&wired, folder.token(), metrics);
         let engine = Arc::clone(&wired.engine);
         let ingest = Arc::clone(&wired.ingest);
@@ -200,7 +201,12 @@ pub(crate) struct Wired {
     pub(crate) tasks: Tasks,
 }
 
-async fn wire(config: &Config, folder: &Arc<DataFolder>, clock: Arc<dyn Clock>) -> anyhow::Result<Wired> {
+async fn wire(
+    config: &Config,
+    folder: &Arc<DataFolder>,
+    clock: Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Wired> {
     let store = Store::open(config.object_store_url()?.as_str())?;
     store.sweep().await?;
     let catalog = Arc::new(CatalogStore::open(store.clone()).await?);
@@ -247,7 +253,8 @@ async fn wire(config: &Config, folder: &Arc<DataFolder>, clock: Arc<dyn Clock>) 
         limits,
         dead_letter_schema: ingest::dead_letters::dead_letter_schema(),
     })?;
-    let statements = Arc::new(StatementService::new(Arc::clone(&registry), Arc::clone(&runs), Arc::clone(&ingest)));
+    let statements = StatementService::new(Arc::clone(&registry), Arc::clone(&runs), Arc::clone(&ingest), stop.clone());
+    let statements = Arc::new(statements);
     Ok(Wired { registry, speed, runs, schedule, ingest, engine, statements, tasks })
 }
 
@@ -278,3 +285,6 @@ async fn run(wired: Wired, router: axum::Router, listener: TcpListener, stop: Ca
 pub(crate) fn http_state(wired: &Wired) -> HttpState {
     HttpState { engine: Arc::clone(&wired.engine), statements: Arc::clone(&wired.statements) as _ }
 }
+
+#[cfg(test)]
+mod tests;

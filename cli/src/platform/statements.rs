@@ -17,11 +17,12 @@ use schemas::{Code, Problem};
 use serving::parts::{StatementAnswer, Statements};
 use storage::layers::Runs;
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::registry::Registry;
 
-/// How long `REFRESH MATERIALIZED VIEW` waits for its run between looks.
-const RUN_WAIT: Duration = Duration::from_mins(1);
+/// What is said of a view that names no stream of the catalogue.
+const NO_STREAM: &str = "the view reads no stream that exists";
 
 /// Statements over the registry.
 pub(crate) struct StatementService {
@@ -29,28 +30,53 @@ pub(crate) struct StatementService {
     runs: Arc<RunService>,
     ingest: Arc<IngestService>,
     changing: Mutex<()>,
+    /// The platform takes no more requests: open ones are to end.
+    stop: CancellationToken,
 }
 
 impl StatementService {
-    pub(crate) fn new(registry: Arc<Registry>, runs: Arc<RunService>, ingest: Arc<IngestService>) -> Self {
-        Self { registry, runs, ingest, changing: Mutex::new(()) }
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        runs: Arc<RunService>,
+        ingest: Arc<IngestService>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { registry, runs, ingest, changing: Mutex::new(()), stop }
     }
 
+    /// Starts a run and waits for its end, but no longer than a query may take: clients give up.
     async fn refresh(&self, name: &str, incremental: bool) -> Result<StatementAnswer, Problem> {
         let kind = if incremental { RunKind::Incremental } else { RunKind::Full };
         let mut run = self.runs.start(name, kind, RunTrigger::Manual).await?;
-        while !run.state.is_final() {
-            run = self.runs.run(run.id, Some(RUN_WAIT)).await?;
+        let patience = Duration::from_millis(self.registry.parts.limits.query_timeout_ms);
+        tokio::select! {
+            waited = self.runs.run(run.id, Some(patience)) => run = waited?,
+            () = self.stop.cancelled() => run = self.runs.run(run.id, None).await?,
         }
         let verdict = run.verdict.map_or("no certificate", schemas::Verdict::as_str);
         match run.state {
             RunState::Succeeded => Ok(message(format!("run {} of {name} succeeded: {verdict}", run.id))),
+            state if !state.is_final() => Ok(message(unfinished(run.id, name, state))),
             state => {
                 let why = run.error.unwrap_or_else(|| verdict.to_owned());
                 Err(Problem::new(Code::ComputationFailed, format!("run {} of {name}: {state:?}: {why}", run.id)))
             }
         }
     }
+}
+
+fn unfinished(run: u64, view: &str, state: RunState) -> String {
+    let state = format!("{state:?}").to_lowercase();
+    format!("run {run} of {view} is {state}: watch it with GET /v1/runs/{run} or bifold run show {run}")
+}
+
+/// What a dry run says of a view that could not be compiled: an earlier statement of the script may
+/// be the one that creates its stream, and a dry run remembers nothing.
+fn unchecked(view: &str, problem: Problem) -> Result<StatementAnswer, Problem> {
+    if problem.code == Code::NotFound && problem.detail.starts_with(NO_STREAM) {
+        return Ok(message(format!("would create view {view} (its stream is not there yet: not checked)")));
+    }
+    Err(problem)
 }
 
 /// An answer of one line.
@@ -75,7 +101,10 @@ impl Statements for StatementService {
         let _one_at_a_time = self.changing.lock().await;
         match &placed.statement {
             Statement::CreateStream(create) => self.create_stream(create, dry_run).await,
-            Statement::CreateView(create) => self.create_view(create, &placed.text, dry_run).await,
+            Statement::CreateView(create) => {
+                let answer = self.create_view(create, &placed.text, dry_run).await;
+                if dry_run { answer.or_else(|problem| unchecked(&create.name, problem)) } else { answer }
+            }
             Statement::CreateTable(create) => self.create_table(create, files, dry_run).await,
             Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists, dry_run).await,
             Statement::Rollback { name, run } if !dry_run => {

@@ -267,7 +267,7 @@ fn which_problem(
         None if known.is_empty() => "create a stream first: CREATE STREAM …".to_owned(),
         None => format!("there are: {}", known.join(", ")),
     };
-    Unplaced(Problem::new(Code::NotFound, "the view reads no stream that exists").with_hint(hint))
+    Unplaced(Problem::new(Code::NotFound, super::NO_STREAM).with_hint(hint))
 }
 
 fn words_of(sql: &str) -> BTreeSet<String> {
