@@ -8,9 +8,13 @@
 //!        └──────────────────────────────────────────────────┘         do not exist; read it again
 //! ```
 //!
+//! A duplicate is acknowledged once the appends before it ended well, its original among them. The
+//! head tells nothing about that: if a group fails, the next one gets the offsets of the lost rows.
+//!
 //! If a group of appends fails and a later one, decided before that was known, does not, the later
 //! one's largest event times may count rows that never came to be. They are stored, so all layers
-//! still see the same; its sender gets an error, and what he sends again is found to be there.
+//! still see the same. What is new in it is acknowledged; with duplicates in it, its sender gets an
+//! error, and what he sends again is found to be there.
 //!
 //! One lock and not one per partition: a request of more than a few events touches every partition
 //! anyway, and the log takes its parts as a whole.
@@ -21,6 +25,7 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -71,10 +76,12 @@ struct State {
     last_append_us: i64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 struct Progress {
-    /// Appends that are queued and whose end is not known.
-    in_flight: u64,
+    /// Tickets of the appends that are queued and whose end is not known.
+    in_flight: BTreeSet<u64>,
+    /// The ticket of the next append; they follow the order of the decisions.
+    next: u64,
     /// Appends that failed after they were queued.
     failures: u64,
 }
@@ -84,7 +91,16 @@ struct Progress {
 struct Queued {
     pending: Option<Pending>,
     admitted: Admitted,
-    failures_before: u64,
+    ticket: Ticket,
+}
+
+/// The place of a decision among the appends.
+#[derive(Debug, Clone, Copy)]
+struct Ticket {
+    /// What was decided before has a smaller one.
+    number: u64,
+    /// Failures known when it was decided.
+    failures: u64,
 }
 
 /// Why nothing was queued.
@@ -154,7 +170,7 @@ impl Admission {
         }
         // Without state nothing new is queued; what is on its way has to end first.
         let mut progress = self.progress.subscribe();
-        if progress.wait_for(|p| p.in_flight == 0).await.is_err() {
+        if progress.wait_for(|p| p.in_flight.is_empty()).await.is_err() {
             return Err(StorageError::Closed { what: "admission".into() });
         }
         let recovered = recover(&self.stream, self.log.as_ref(), self.clock.now_us()).await?;
@@ -200,15 +216,13 @@ impl Admission {
             }
             undo.push(taken);
         }
-        let failures_before = self.progress.borrow().failures;
         if appends.is_empty() {
-            return Ok(Queued { pending: None, admitted, failures_before });
+            return Ok(Queued { pending: None, admitted, ticket: self.ticket(false) });
         }
         match self.log.append(appends) {
             Ok(pending) => {
                 state.accept(parts, &admitted.cut, now_us);
-                self.progress.send_modify(|p| p.in_flight += 1);
-                Ok(Queued { pending: Some(pending), admitted, failures_before })
+                Ok(Queued { pending: Some(pending), admitted, ticket: self.ticket(true) })
             }
             Err(error) => {
                 state.take_back(undo);
@@ -255,41 +269,61 @@ impl Admission {
         Ok((rows, undo))
     }
 
+    /// Taken while the state is locked: tickets follow the order of the decisions.
+    fn ticket(&self, appends: bool) -> Ticket {
+        let mut ticket = Ticket { number: 0, failures: 0 };
+        self.progress.send_if_modified(|p| {
+            ticket = Ticket { number: p.next, failures: p.failures };
+            if appends {
+                p.in_flight.insert(p.next);
+                p.next += 1;
+            }
+            // Nobody waits for an append to begin.
+            false
+        });
+        ticket
+    }
+
     async fn settle(&self, queued: Queued) -> Result<Admitted, StorageError> {
-        let mut admitted = queued.admitted;
-        if let Some(pending) = queued.pending {
-            match pending.durable().await {
-                Ok(placed) => {
-                    self.progress.send_modify(|p| p.in_flight -= 1);
-                    for (partition, range) in placed {
-                        admitted.cut.set(partition, range.end.max(admitted.cut.offset(partition)));
-                    }
-                }
-                Err(error) => {
-                    *self.state.lock() = None;
-                    self.progress
-                        .send_modify(|p| *p = Progress { in_flight: p.in_flight - 1, failures: p.failures + 1 });
-                    return Err(error);
-                }
+        let Queued { pending, mut admitted, ticket } = queued;
+        if let Some(pending) = pending {
+            let placed = pending.durable().await;
+            self.end(ticket, placed.is_ok());
+            for (partition, range) in placed? {
+                admitted.cut.set(partition, range.end);
             }
         }
-        self.wait_for_head(&admitted.cut, queued.failures_before).await?;
+        if admitted.duplicates > 0 {
+            self.wait_for_appends_before(ticket).await?;
+        }
         Ok(admitted)
     }
 
-    /// Originals of duplicates may be on their way still: they have to arrive first.
-    async fn wait_for_head(&self, cut: &Cut, failures_before: u64) -> Result<(), StorageError> {
-        let (mut head, mut progress) = (self.log.watch_head(), self.progress.subscribe());
-        let arrived = async { head.wait_for(|head| cut.is_at_most(head)).await.is_ok() };
-        let failed = async { progress.wait_for(|p| p.failures != failures_before).await.is_err() };
-        tokio::select! {
-            biased;
-            arrived = arrived => if arrived { Ok(()) } else { Err(StorageError::Closed { what: "log".into() }) },
-            _ = failed => Err(StorageError::io(
-                format!("stream {}: an append that this one builds on", self.stream.name),
-                "it failed; nothing of this request is acknowledged",
-            )),
+    /// A failed append takes the state with it before anybody can see that it has ended.
+    fn end(&self, ticket: Ticket, well: bool) {
+        if !well {
+            *self.state.lock() = None;
         }
+        self.progress.send_modify(|p| {
+            p.in_flight.remove(&ticket.number);
+            p.failures += u64::from(!well);
+        });
+    }
+
+    /// Originals of duplicates may be on their way still: they have to be durable first.
+    async fn wait_for_appends_before(&self, ticket: Ticket) -> Result<(), StorageError> {
+        let mut progress = self.progress.subscribe();
+        let ended = progress.wait_for(|p| {
+            p.failures != ticket.failures || p.in_flight.first().is_none_or(|first| *first >= ticket.number)
+        });
+        let failures = ended.await.map_err(|_| StorageError::Closed { what: "admission".into() })?.failures;
+        if failures == ticket.failures {
+            return Ok(());
+        }
+        Err(StorageError::io(
+            format!("stream {}: an append that this one builds on", self.stream.name),
+            "it failed; nothing of this request is acknowledged",
+        ))
     }
 }
 

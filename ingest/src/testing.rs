@@ -95,8 +95,14 @@ impl MemoryLog {
 
     /// Ends everything that is queued, well or not.
     pub(crate) fn flush(&self, well: bool) {
+        self.flush_first(self.queued(), well);
+    }
+
+    /// Ends the oldest `appends` that are queued, well or not: a group of their own.
+    pub(crate) fn flush_first(&self, appends: usize, well: bool) {
         let mut inner = self.inner.lock();
-        for (rows, done) in std::mem::take(&mut inner.queue) {
+        let group: Vec<Queued> = inner.queue.drain(..appends).collect();
+        for (rows, done) in group {
             let result =
                 if well { Ok(self.place(&mut inner, rows)) } else { Err(StorageError::io("fsync", "no disk")) };
             let _ = done.send(result);

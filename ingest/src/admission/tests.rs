@@ -180,6 +180,31 @@ async fn nothing_is_acknowledged_when_the_disk_fails_and_all_may_be_sent_again()
 }
 
 #[tokio::test]
+async fn a_duplicate_of_a_lost_event_is_no_duplicate_even_if_others_took_its_offset() {
+    let world = World::new(1);
+    world.log.set(Disk::Held);
+    let original = world.spawn(&[("a", "r", 1)]);
+    settle().await;
+    let duplicate = world.spawn(&[("a", "r", 1)]);
+    settle().await;
+    let (other, mixed) = (world.spawn(&[("b", "r", 1)]), world.spawn(&[("a", "r", 1), ("c", "r", 1)]));
+    settle().await;
+    assert_eq!(world.log.queued(), 3);
+    // The group of the original fails; the next one lands where it would have been.
+    world.log.flush_first(1, false);
+    world.log.flush(true);
+    assert!(original.await.unwrap().is_err());
+    let error = duplicate.await.unwrap().unwrap_err();
+    assert_eq!(error.problem().code, schemas::Code::StorageUnavailable);
+    assert!(mixed.await.unwrap().is_err());
+    let other = other.await.unwrap().unwrap();
+    assert_eq!((other.accepted, other.cut), (1, Cut(vec![1])));
+    assert_eq!(world.log.texts("id"), ["b", "c"]);
+    world.log.set(Disk::Quick);
+    assert_eq!(world.admit(&[("a", "r", 1), ("b", "r", 1), ("c", "r", 1)]).await.unwrap(), (1, 2));
+}
+
+#[tokio::test]
 async fn a_full_queue_leaves_no_trace() {
     let world = World::new(1);
     world.admit(&[("z", "r", 3)]).await.unwrap();
