@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 pub mod aggregates;
+mod bounded;
 mod canonical;
 pub mod cells;
 pub mod error;
