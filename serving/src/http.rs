@@ -15,16 +15,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::engine::QueryEngine;
 use crate::parts::Statements;
-use crate::problem::HttpProblem;
+use crate::problem::{HttpProblem, method_not_allowed};
 use schemas::{Code, Problem};
 
 /// What the handlers share.
@@ -61,7 +63,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/v1/runs/{id}", get(runs::one))
         .route("/v1/runs/{id}", delete(runs::cancel))
         .route("/v1/status", get(status::status))
-        .method_not_allowed_fallback(wrong_method)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .with_state(state)
 }
@@ -85,15 +87,25 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
     }
 }
 
-/// The answer for a path that is known, but not with this method.
-async fn wrong_method(method: Method, uri: Uri) -> HttpProblem {
-    let mut problem = Problem::new(Code::UnknownRoute, format!("{} does not take {method}", uri.path()));
-    problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
-    HttpProblem(problem)
+/// The names in a path.
+struct Path<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = HttpProblem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpProblem> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(names)) => Ok(Self(names)),
+            Err(rejection) => {
+                let what = format!("the path: {}", rejection.body_text().to_lowercase());
+                Err(Problem::new(Code::BadRequest, what).into())
+            }
+        }
+    }
 }
 
 /// A JSON body from a request.
-fn parse_body<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
+fn parse_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_lowercase();
     // what curl -d sends unless it is told otherwise

@@ -1,7 +1,7 @@
 //! Problems as HTTP answers: `application/problem+json`, `Retry-After` (RFC 9457, RFC 9110).
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use schemas::{Code, Problem};
 
@@ -40,6 +40,14 @@ impl IntoResponse for HttpProblem {
 pub async fn unknown_route(uri: Uri) -> Result<(), HttpProblem> {
     let hint = "see /v1/streams, /v1/views, /v1/sql, /v1/runs, /v1/status";
     Err(Problem::new(Code::UnknownRoute, format!("there is nothing at {}", uri.path())).with_hint(hint).into())
+}
+
+/// The answer for a path that is known, but not with this method: `Router::method_not_allowed_fallback`.
+#[expect(clippy::unused_async, reason = "axum's handlers are asynchronous")]
+pub async fn method_not_allowed(method: Method, uri: Uri) -> HttpProblem {
+    let mut problem = Problem::new(Code::UnknownRoute, format!("{} does not take {method}", uri.path()));
+    problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
+    HttpProblem(problem)
 }
 
 #[cfg(test)]

@@ -62,6 +62,7 @@ pub(super) fn router(wired: &Wired, token: &str, metrics: PrometheusHandle) -> R
     let token: Arc<str> = Arc::from(token);
     guarded
         .fallback(serving::problem::unknown_route)
+        .method_not_allowed_fallback(serving::problem::method_not_allowed)
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(token, authorize))
         .merge(open)

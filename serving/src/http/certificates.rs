@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use axum::response::{Html, IntoResponse};
@@ -10,7 +10,7 @@ use schemas::{Certificate, Problem};
 use serde_json::{Value, json};
 
 use super::runs::run_id;
-use super::{Answer, HttpState, json as json_body};
+use super::{Answer, HttpState, Path, json as json_body};
 use crate::times::rfc3339;
 
 /// Certificates that are listed.

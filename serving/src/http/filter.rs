@@ -111,7 +111,8 @@ impl Selection {
         self.columns.iter().map(|name| column_of(schema, name)).collect()
     }
 
-    /// The same as a query, with its parameters. Pages need an order: the key's, when none is given.
+    /// The same as a query, with its parameters. Any answer can be one of several pages: its order is total,
+    /// by the keys after what is asked for.
     pub(super) fn sql(&self, view: &View, name: &str) -> Result<(String, Vec<ScalarValue>), Problem> {
         let schema = view.output_schema();
         let columns: Vec<String> = self.columns.iter().map(|name| quoted(name)).collect();
@@ -122,13 +123,8 @@ impl Selection {
             sql.push_str(if index == 0 { " WHERE " } else { " AND " });
             sql.push_str(&condition(filter, schema.field(filter.column).data_type(), &mut params)?);
         }
-        let order = if self.order.is_empty() && (self.limit.is_some() || self.offset > 0) {
-            let keys = view.output_keys();
-            let fields = schema.fields().iter().zip(&keys).filter(|(_, key)| key.is_some());
-            fields.map(|(field, _)| quoted(field.name())).collect()
-        } else {
-            self.order.clone()
-        };
+        let mut order = self.order.clone();
+        order.extend(tie_breakers(view, &schema));
         if !order.is_empty() {
             let _ = write!(sql, " ORDER BY {}", order.join(", "));
         }
@@ -142,6 +138,14 @@ impl Selection {
     pub(super) fn next(&self, rows: usize) -> String {
         (self.offset + rows).to_string()
     }
+}
+
+/// The columns that tell the rows of a view apart: its keys, or everything where a key is not in the output.
+fn tie_breakers(view: &View, schema: &SchemaRef) -> Vec<String> {
+    let keys = view.output_keys();
+    let all = (0..view.key_columns()).all(|key| keys.contains(&Some(key)));
+    let columns = schema.fields().iter().zip(&keys);
+    columns.filter(|(_, key)| !all || key.is_some()).map(|(field, _)| quoted(field.name())).collect()
 }
 
 fn select(value: &str, schema: &SchemaRef) -> Result<Vec<String>, Problem> {
@@ -253,6 +257,24 @@ mod tests {
         assert_eq!(list("(a,\"b,c\",\"d\\\"e\")").unwrap(), ["a", "b,c", "d\"e"]);
         assert_eq!(list("a,b"), None);
         assert_eq!(list("(\"a)"), None);
+    }
+
+    #[tokio::test]
+    async fn every_answer_has_a_total_order() {
+        let sql = |world: crate::testing::World, parameters: &[(&str, &str)]| {
+            let view = world.views.values().next().unwrap().clone();
+            let parameters: Vec<_> = parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            Selection::parse(&parameters, &view.output_schema()).unwrap().sql(&view, "v").unwrap().0
+        };
+        let by_country = crate::testing::by_country;
+        let all = "SELECT * FROM public.\"v\"";
+        assert_eq!(sql(by_country().await, &[]), format!("{all} ORDER BY \"country\""));
+        let ordered = sql(by_country().await, &[("order", "n.desc"), ("cursor", "4")]);
+        assert_eq!(ordered, format!("{all} ORDER BY \"n\" DESC, \"country\" OFFSET 4"));
+        // without a key in the output everything tells rows apart
+        let upper = "SELECT upper(country) AS u, count(*) AS n FROM clicks GROUP BY country";
+        let world = crate::testing::World::new().with_view("v", upper, None, &[]).await;
+        assert_eq!(sql(world, &[("limit", "2")]), format!("{all} ORDER BY \"u\", \"n\""));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
@@ -13,7 +13,7 @@ use schemas::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
 use super::conditions::number;
-use super::{Answer, HttpState, Payload, json, parameters, parse_body};
+use super::{Answer, HttpState, Path, Payload, json, parameters, parse_body};
 use crate::times::{parse_duration, rfc3339};
 
 /// The longest that `?wait=` waits; a client asks again.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
@@ -12,7 +12,7 @@ use schemas::{Catalog, Code, Problem, StreamDef};
 use serde::{Deserialize, Serialize};
 
 use super::filter::quoted;
-use super::{Answer, HttpState, Payload, json, parse_body};
+use super::{Answer, HttpState, Path, Payload, json, parse_body};
 use crate::times::rfc3339;
 
 /// The body of `POST /v1/streams` and `POST /v1/views`: the statement that creates one.

@@ -1,6 +1,6 @@
 //! `GET /v1/views/{v}`: look-ups without SQL. `/v1/views`: the catalogue of views.
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use schemas::statement::{ObjectKind, Statement};
 use schemas::{Code, Problem, ViewDef};
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::filter::{Selection, quoted};
 use super::streams::{CreateBody, execute_create, execute_drop};
-use super::{Answer, HttpState, Payload, json, parameters, parse_body};
+use super::{Answer, HttpState, Path, Payload, json, parameters, parse_body};
 use crate::engine::{QueryAnswer, Referenced, resolve};
 use crate::format::{Format, respond};
 use crate::system::refresh_text;
@@ -69,6 +69,9 @@ pub(super) async fn look_up(
     let text = format!("GET /v1/views/{name}?{}", query.as_deref().unwrap_or_default());
     let mut request = selection.conditions.request(&text)?;
     request.row_limit = selection.limit.or(request.row_limit);
+    if request.row_limit == Some(0) {
+        return Err(Problem::new(Code::BadRequest, "limit: a page has at least one row").into());
+    }
     if let Some(key) = selection.key(&view)
         && let Some(found) = engine.look_up(&name, &key, &request).await?
     {
