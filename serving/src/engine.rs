@@ -16,7 +16,7 @@ use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::scalar::ScalarValue;
-use schemas::freshness::Statistics;
+use schemas::freshness::{Freshness, Statistics};
 use schemas::problem::SqlPosition;
 use schemas::{Code, Problem};
 use tokio::sync::Semaphore;
@@ -94,7 +94,7 @@ impl QueryEngine {
             let catalog = self.parts.catalogs.current();
             let prepared = self.prepare(&catalog, request, timeout).await?;
             let mut answer = QueryAnswer::of_rows(system::layers(&prepared.covered)?, String::new());
-            answer.freshness = freshness(&prepared.covered, &self.late, self.parts.clock.now_us());
+            answer.freshness = freshness(&self.parts, &prepared.covered, &self.late).await;
             Ok(answer)
         };
         self.bounded(&request.sql, timeout, explain).await
@@ -135,11 +135,12 @@ impl QueryEngine {
         let prepared = self.prepare(&catalog, request, timeout).await?;
         assert_fresh(&self.parts, &prepared.covered, request.max_staleness).await?;
         let executed = self.execute(&prepared, self.row_limit(request)).await.map_err(|e| sql_problem(&e, request))?;
+        let freshness = freshness(&self.parts, &prepared.covered, &self.late).await;
         Ok(QueryAnswer {
-            freshness: freshness(&prepared.covered, &self.late, self.parts.clock.now_us()),
+            freshness: Freshness { complete: freshness.complete && !prepared.cut, ..freshness },
             schema: executed.schema,
             rows: executed.rows,
-            truncated: executed.truncated,
+            truncated: executed.truncated || prepared.cut,
             next: None,
             statistics: statistics(executed.cells_read, executed.bytes_read),
         })
@@ -163,7 +164,7 @@ impl QueryEngine {
         let Some(found) = self.lookup.get(&covered[0].view, &covered[0].snapshot, key).await? else { return Ok(None) };
         let limit = self.row_limit(request);
         Ok(Some(QueryAnswer {
-            freshness: freshness(&covered, &self.late, self.parts.clock.now_us()),
+            freshness: freshness(&self.parts, &covered, &self.late).await,
             schema: found.rows.schema(),
             truncated: found.rows.num_rows() > limit,
             next: None,
@@ -226,6 +227,9 @@ fn base_session(parts: &Parts) -> Result<SessionState, Problem> {
         .build()
         .map_err(|e| internal(e.to_string()))?;
     let url = Url::parse(STORE_URL).map_err(|e| internal(e.to_string()))?;
+    // DataFusion's default reads the machine's files
+    let files = Url::parse("file://").map_err(|e| internal(e.to_string()))?;
+    runtime.deregister_object_store(&files).map_err(|e| internal(e.to_string()))?;
     runtime.register_object_store(&url, parts.store.inner());
     let mut config = operators::session::config();
     config.options_mut().execution.parquet.pushdown_filters = true;

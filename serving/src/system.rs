@@ -22,6 +22,21 @@ pub(crate) const TABLES: [&str; 7] = ["streams", "views", "runs", "certificates"
 /// Runs, and certificates of one view, that are listed.
 const LISTED_MAX: usize = 1_000;
 
+/// The rows of a table that is made when it is read.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    /// At least one batch, for the schema.
+    pub(crate) rows: Vec<RecordBatch>,
+    /// True if it has only the newest of what there is: an answer from it has to say so.
+    pub(crate) cut: bool,
+}
+
+impl Listed {
+    fn whole(rows: RecordBatch) -> Self {
+        Self { rows: vec![rows], cut: false }
+    }
+}
+
 /// One table of the schema `system`.
 pub(crate) async fn table(
     name: &str,
@@ -29,17 +44,18 @@ pub(crate) async fn table(
     catalog: &Catalog,
     history: &History,
     snapshots: &mut Snapshots<'_>,
-) -> Result<RecordBatch, Problem> {
-    match name {
+) -> Result<Listed, Problem> {
+    let whole = match name {
+        "runs" => return overview::runs(parts).await,
+        "certificates" => return overview::certificates(parts, catalog).await,
         "streams" => overview::streams(catalog, snapshots).await,
         "views" => overview::views(catalog, snapshots).await,
-        "runs" => overview::runs(parts).await,
-        "certificates" => overview::certificates(parts, catalog).await,
         "queries" => overview::queries(history),
         "coverage" => layers::coverage(catalog, snapshots).await,
         "ledger" => layers::ledger(catalog, snapshots).await,
         _ => Err(Problem::new(Code::NotFound, format!("there is no system table {name}"))),
-    }
+    };
+    whole.map(Listed::whole)
 }
 
 /// `recon.<view>`: the newest certificate, one row per check.

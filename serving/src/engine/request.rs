@@ -40,7 +40,7 @@ pub struct QueryAnswer {
     pub schema: SchemaRef,
     /// Its rows, in order.
     pub rows: Vec<RecordBatch>,
-    /// True if the row limit cut it off.
+    /// True if the row limit cut it off, or one of its tables has only the newest of what there is.
     pub truncated: bool,
     /// Where the next page begins, for doors that have pages.
     pub next: Option<String>,

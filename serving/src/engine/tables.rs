@@ -20,13 +20,15 @@ use schemas::{Catalog, Code, Problem};
 
 use super::{Covered, QueryEngine, QueryRequest, Referenced, SCHEMAS, Snapshots, resolve, schema_of, sql_problem};
 use crate::source::SnapshotStates;
-use crate::system;
+use crate::system::{self, Listed};
 
 /// A query, bound to the snapshots that it will be answered from.
 pub(crate) struct Prepared {
     pub(crate) session: SessionState,
     pub(crate) plan: LogicalPlan,
     pub(crate) covered: Vec<Covered>,
+    /// True if a table has only the newest of what there is.
+    pub(crate) cut: bool,
     /// Cells in memory that the plan scans.
     pub(crate) scanned: Arc<AtomicU64>,
 }
@@ -35,7 +37,15 @@ pub(crate) struct Prepared {
 #[derive(Default)]
 struct Read {
     covered: Vec<Covered>,
+    cut: bool,
     scanned: Arc<AtomicU64>,
+}
+
+impl Read {
+    fn listed(&mut self, listed: Listed) -> Result<Arc<dyn TableProvider>, Problem> {
+        self.cut |= listed.cut;
+        in_memory(listed.rows)
+    }
 }
 
 /// The tables of one query by schema and name.
@@ -62,11 +72,12 @@ impl QueryEngine {
             let table = self.table(catalog, &referenced, &mut snapshots, &mut read).await?;
             tables.insert((schema_of(&reference).to_owned(), reference.table().to_owned()), table);
         }
+        snapshots.assert_reached(&read.covered)?;
         let session = self.session(tables).map_err(to_problem)?;
         let plan = session.statement_to_plan(statement).await.map_err(to_problem)?;
         assert_read_only(&plan)?;
         let plan = with_params(plan, request)?;
-        Ok(Prepared { session, plan, covered: read.covered, scanned: read.scanned })
+        Ok(Prepared { session, plan, covered: read.covered, cut: read.cut, scanned: read.scanned })
     }
 
     /// `generate_series` and the like, which stand where a table can stand.
@@ -117,9 +128,9 @@ impl QueryEngine {
                 in_memory(rows.rows.clone())
             }
             Referenced::Reconciliation(def) => in_memory(vec![system::reconciliation(&self.parts, def).await?]),
-            Referenced::DeadLetters(def) => in_memory(system::dead_letters(&self.parts, def).await?),
+            Referenced::DeadLetters(def) => read.listed(system::dead_letters(&self.parts, def).await?),
             Referenced::System(name) => {
-                in_memory(vec![system::table(name, &self.parts, catalog, &self.history, snapshots).await?])
+                read.listed(system::table(name, &self.parts, catalog, &self.history, snapshots).await?)
             }
         }
     }

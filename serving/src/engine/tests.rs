@@ -111,7 +111,7 @@ async fn freshness_is_the_coverage_that_was_read() {
     let answer = engine.query(&QueryRequest::new("SELECT * FROM by_country")).await.unwrap();
     let freshness = serde_json::to_value(&answer.freshness).unwrap();
     let expected = json!({
-        "as_of": "2026-05-28T20:26:40.000000Z",
+        "as_of": "2026-05-28T20:26:39.996000Z",
         "complete": true,
         "views": [{
             "view": "by_country",
@@ -161,6 +161,70 @@ async fn positions_are_waited_for_or_refused() {
     assert_eq!(engine.query(&request(token(9, 1))).await.unwrap_err().code, Code::BadRequest);
     let never = QueryRequest { timeout: Some(Duration::from_millis(20)), ..request(token(2, u64::MAX)) };
     assert_eq!(engine.query(&never).await.unwrap_err().code, Code::Timeout);
+}
+
+#[tokio::test]
+async fn batch_side_alone_ends_at_its_cut() {
+    let engine = by_country().await.engine();
+    let request = |sql: &str, offset| QueryRequest {
+        at_least: vec![PositionToken { incarnation: Uuid::from_u128(2), cut: Cut(vec![offset]) }],
+        ..QueryRequest::new(sql)
+    };
+    assert!(engine.query(&request("SELECT * FROM batch.by_country", 5)).await.is_ok());
+    let stale = engine.query(&request("SELECT * FROM batch.by_country", 6)).await.unwrap_err();
+    assert_eq!((stale.code, stale.status), (Code::Stale, 503), "{}", stale.detail);
+    let both = "SELECT count(*) FROM batch.by_country, speed.by_country s";
+    assert!(engine.query(&request(both, 10)).await.is_ok());
+    let none = World::new().with_view("v", crate::testing::BY_COUNTRY, None, &[&[(None, 1.0, 1)]]).await.engine();
+    assert_eq!(none.query(&request("SELECT * FROM batch.v", 1)).await.unwrap_err().code, Code::Stale);
+}
+
+#[tokio::test]
+async fn answer_is_as_of_what_it_has_and_not_of_its_snapshot() {
+    let mut world = by_country().await;
+    // an idle stream's snapshot is kept: it is old, and has everything
+    world.snapshot.taken_at_us = NOW_US - 3_600_000_000;
+    let as_of =
+        async |world: World, sql: &str| world.engine().query(&QueryRequest::new(sql)).await.unwrap().freshness.as_of;
+    let now = "2026-05-28T20:26:40.000000Z";
+    assert_eq!(as_of(world, "SELECT * FROM by_country").await, now);
+    let batch = "SELECT * FROM batch.by_country";
+    assert_eq!(as_of(by_country().await, batch).await, "2026-05-28T20:26:35.000000Z");
+    let mut world = by_country().await;
+    world.runs = vec![run_document(7, RunState::Succeeded)];
+    assert_eq!(as_of(world, batch).await, "2026-05-28T20:26:32.000000Z");
+}
+
+#[tokio::test]
+async fn dead_letters_that_are_not_shown_are_missed() {
+    let mut world = by_country().await;
+    world.limits.query_memory_bytes = 10;
+    let engine = world.engine();
+    let answer = engine.query(&QueryRequest::new("SELECT raw FROM dlq.clicks")).await.unwrap();
+    assert_eq!((answer.row_count(), answer.truncated, answer.freshness.complete), (0, true, false));
+    let engine = by_country().await.engine();
+    let answer = engine.query(&QueryRequest::new("SELECT raw FROM dlq.clicks")).await.unwrap();
+    assert_eq!((answer.row_count(), answer.truncated, answer.freshness.complete), (2, false, true));
+}
+
+#[tokio::test]
+async fn queries_see_no_files_of_the_machine() {
+    let engine = by_country().await.engine();
+    let runtime = engine.base.runtime_env();
+    assert!(runtime.object_store_registry.get_store(&url::Url::parse("file:///etc/passwd").unwrap()).is_err());
+    assert!(runtime.object_store_registry.get_store(&url::Url::parse(crate::source::STORE_URL).unwrap()).is_ok());
+}
+
+#[tokio::test]
+async fn endless_series_stops_at_the_limits() {
+    let engine = by_country().await.engine();
+    let series = "FROM generate_series(1, 9000000000000000000)";
+    let limited = QueryRequest { row_limit: Some(3), ..QueryRequest::new(format!("SELECT value {series}")) };
+    let answer = engine.query(&limited).await.unwrap();
+    assert_eq!((answer.row_count(), answer.truncated), (3, true));
+    let timeout = Some(Duration::from_millis(100));
+    let counted = QueryRequest { timeout, ..QueryRequest::new(format!("SELECT sum(value % 7) {series}")) };
+    assert_eq!(engine.query(&counted).await.unwrap_err().code, Code::Timeout);
 }
 
 #[tokio::test]

@@ -153,6 +153,9 @@ async fn body_beyond_the_limit_and_wrong_method_are_problems() {
     assert_eq!((status.as_u16(), &problem["code"]), (413, &json!("payload_too_large")));
     let (status, problem) = parsed(door.send(Method::PATCH, "/v1/sql", "", &[]).await).await;
     assert_eq!((status.as_u16(), &problem["status"]), (405, &json!(405)));
+    let garbled = door.send(Method::DELETE, "/v1/streams/%FF", "", &[]).await;
+    assert_eq!(garbled.headers()["content-type"], "application/problem+json");
+    assert_eq!(parsed(garbled).await.1["code"], "bad_request");
 }
 
 #[tokio::test]
@@ -221,6 +224,9 @@ async fn filters_select_rows(#[case] query: &str, #[case] rows: Value) {
 #[case("by_country?order=n.down", 400, "")]
 #[case("by_country?select=nope", 404, "")]
 #[case("by_country?limit=-1", 400, "")]
+#[case("by_country?limit=0", 400, "")]
+#[case("by_country?row_limit=0", 400, "")]
+#[case("%FF", 400, "")]
 #[case("by_country?country=in.KR", 400, "")]
 #[case("by_country?country=is.maybe", 400, "")]
 #[case("by_contry", 404, "did you mean by_country?")]
@@ -316,6 +322,22 @@ async fn certificates_are_json_for_programs_and_a_page_for_people() {
     assert_eq!(door.get("/v1/views/nope/certificates").await.0, 404);
     let (_, recon) = door.sql(json!({"sql": "SELECT \"check\", ok FROM recon.by_country WHERE NOT ok"})).await;
     assert_eq!(recon["rows"], json!([["ledger", false], ["violation", false], ["verdict", false]]));
+}
+
+#[tokio::test]
+async fn table_of_only_the_newest_says_so() {
+    for (count, cut) in [(1_000, false), (1_001, true)] {
+        let mut world = by_country().await;
+        world.certificates = vec![certificate(); count];
+        world.runs = vec![run_document(7, RunState::Succeeded); count];
+        let door = Door::of(world);
+        for table in ["runs", "certificates"] {
+            let (_, answer) = door.sql(json!({"sql": format!("SELECT count(*) FROM system.{table}")})).await;
+            assert_eq!(answer["rows"], json!([[1_000]]));
+            assert_eq!(answer["truncated"], json!(cut), "{answer}");
+            assert_eq!(answer["freshness"]["complete"], json!(!cut), "{answer}");
+        }
+    }
 }
 
 #[tokio::test]

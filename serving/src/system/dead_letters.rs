@@ -7,38 +7,74 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use schemas::column::is_reserved;
 use schemas::{Code, Problem, StreamDef};
-use storage::log::Frame;
+use storage::log::{Frame, Log};
 
+use super::Listed;
+use crate::engine::bytes_of;
 use crate::parts::Parts;
 
 /// The newest dead letters that are shown.
 const SHOWN_MAX: u64 = 100_000;
-/// Rows read at once.
-const READ_ROWS: usize = 8_192;
+/// Their bytes, if the memory of a query is not less.
+const SHOWN_BYTES_MAX: usize = 128 << 20;
+/// Rows read at once: with records of the largest size that is taken this stays bearable.
+const READ_ROWS: u64 = 256;
 
 /// The newest dead letters of a stream: partition, offset, the log's own columns. Bytes that are UTF-8 become
-/// text, others `\x…`, as PostgreSQL writes them.
-pub(crate) async fn dead_letters(parts: &Parts, stream: &StreamDef) -> Result<Vec<RecordBatch>, Problem> {
-    let mut all = vec![];
+/// text, others `\x…`, as PostgreSQL writes them. Every partition has the same share of rows and bytes.
+pub(crate) async fn dead_letters(parts: &Parts, stream: &StreamDef) -> Result<Listed, Problem> {
+    let (mut all, mut cut) = (vec![], false);
     if let Some(log) = parts.logs.dead_letters(stream.id) {
-        let share = SHOWN_MAX / u64::from(log.partitions().max(1));
+        let partitions = log.partitions().max(1);
+        let rows_max = SHOWN_MAX / u64::from(partitions);
+        let bytes_max = SHOWN_BYTES_MAX.min(parts.limits.query_memory_bytes) / partitions as usize;
         for partition in 0..log.partitions() {
-            let end = log.head().offset(partition);
-            let mut from = log.start().offset(partition).max(end.saturating_sub(share));
-            while from < end {
-                let frames = log.read(partition, from, READ_ROWS).await.map_err(|e| e.problem())?;
-                let Some(last) = frames.last() else { break };
-                from = last.end();
-                for frame in &frames {
-                    all.push(readable(frame)?);
-                }
-            }
+            cut |= newest(&*log, partition, rows_max, bytes_max, &mut all).await?;
         }
     }
     if all.is_empty() {
         all.push(RecordBatch::new_empty(readable_schema(&parts.dead_letter_schema)));
     }
-    Ok(all)
+    Ok(Listed { rows: all, cut })
+}
+
+/// Adds the newest dead letters of one partition, from the end on backwards; true if older ones were left out.
+async fn newest(
+    log: &dyn Log,
+    partition: u32,
+    rows_max: u64,
+    bytes_max: usize,
+    all: &mut Vec<RecordBatch>,
+) -> Result<bool, Problem> {
+    let (start, end) = (log.start().offset(partition), log.head().offset(partition));
+    let first = start.max(end.saturating_sub(rows_max));
+    let (mut shown, mut bytes, mut until) = (vec![], 0, end);
+    while until > first {
+        let from = first.max(until.saturating_sub(READ_ROWS));
+        let window = window(log, partition, from, until).await?;
+        bytes += window.iter().map(bytes_of).sum::<usize>();
+        if bytes > bytes_max {
+            break;
+        }
+        shown.push(window);
+        until = from;
+    }
+    all.extend(shown.into_iter().rev().flatten());
+    Ok(until > start)
+}
+
+async fn window(log: &dyn Log, partition: u32, mut from: u64, until: u64) -> Result<Vec<RecordBatch>, Problem> {
+    let mut rows = vec![];
+    while from < until {
+        let wanted = usize::try_from(until - from).unwrap_or(usize::MAX);
+        let frames = log.read(partition, from, wanted).await.map_err(|e| e.problem())?;
+        let Some(last) = frames.last() else { break };
+        for frame in frames.iter().filter_map(|frame| frame.clip(&(from..until))) {
+            rows.push(readable(&frame)?);
+        }
+        from = last.end();
+    }
+    Ok(rows)
 }
 
 fn readable_schema(stored: &SchemaRef) -> SchemaRef {
@@ -79,5 +115,79 @@ fn as_text(column: &ArrayRef) -> ArrayRef {
         DataType::LargeBinary => Arc::new(column.as_binary::<i64>().iter().map(text).collect::<StringArray>()),
         DataType::BinaryView => Arc::new(column.as_binary_view().iter().map(text).collect::<StringArray>()),
         _ => Arc::clone(column),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, BinaryArray};
+    use arrow::datatypes::Int64Type;
+    use arrow::record_batch::RecordBatch;
+    use async_trait::async_trait;
+    use schemas::Cut;
+    use storage::StorageError;
+    use storage::log::{Frame, Log, Pending};
+    use uuid::Uuid;
+
+    /// A thousand records of a hundred bytes, of which the first ten are given up; frames of 300.
+    #[derive(Debug)]
+    struct Thousand;
+
+    #[async_trait]
+    impl Log for Thousand {
+        fn incarnation(&self) -> Uuid {
+            Uuid::nil()
+        }
+
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        fn append(&self, _: Vec<(u32, RecordBatch)>) -> Result<Pending, StorageError> {
+            Err(StorageError::Closed { what: "log".into() })
+        }
+
+        fn start(&self) -> Cut {
+            Cut(vec![10])
+        }
+
+        fn head(&self) -> Cut {
+            Cut(vec![1_000])
+        }
+
+        fn watch_head(&self) -> tokio::sync::watch::Receiver<Cut> {
+            tokio::sync::watch::channel(self.head()).1
+        }
+
+        async fn read(&self, partition: u32, from: u64, _: usize) -> Result<Vec<Frame>, StorageError> {
+            let base = from / 300 * 300;
+            let raw = BinaryArray::from_iter_values((base..1_000.min(base + 300)).map(|_| [b'x'; 100]));
+            let rows = RecordBatch::try_from_iter(vec![("raw", Arc::new(raw) as _)]).unwrap();
+            Ok(Frame { partition, base, rows }.clip(&(from..1_000)).into_iter().collect())
+        }
+
+        async fn truncate(&self, _: &Cut) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        async fn close(&self) {}
+    }
+
+    #[tokio::test]
+    async fn newest_are_shown_in_order_within_rows_and_bytes() {
+        for (rows_max, bytes_max, shown, cut) in [
+            (100_000, usize::MAX, 10..1_000, false),
+            (990, usize::MAX, 10..1_000, false),
+            (600, usize::MAX, 400..1_000, true),
+            (100_000, 70_000, 488..1_000, true),
+            (100_000, 100, 1_000..1_000, true),
+        ] {
+            let mut all = vec![];
+            let found = super::newest(&Thousand, 0, rows_max, bytes_max, &mut all).await.unwrap();
+            let offsets = all.iter().flat_map(|rows| rows.column(1).as_primitive::<Int64Type>().values().to_vec());
+            assert_eq!((offsets.collect::<Vec<_>>(), found), (shown.collect(), cut), "{rows_max} {bytes_max}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use schemas::view::Refresh;
 use schemas::{Catalog, Problem};
 
 use super::rows::Table;
-use super::{LISTED_MAX, Parts};
+use super::{LISTED_MAX, Listed, Parts};
 use crate::engine::{History, Snapshots};
 
 pub(super) async fn streams(catalog: &Catalog, snapshots: &mut Snapshots<'_>) -> Result<RecordBatch, Problem> {
@@ -90,7 +90,7 @@ fn word<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-pub(super) async fn runs(parts: &Parts) -> Result<RecordBatch, Problem> {
+pub(super) async fn runs(parts: &Parts) -> Result<Listed, Problem> {
     let mut table = Table::new(&[
         ("id", "i"),
         ("view", "t"),
@@ -108,10 +108,12 @@ pub(super) async fn runs(parts: &Parts) -> Result<RecordBatch, Problem> {
         ("verdict", "t"),
         ("error", "t"),
     ]);
-    for run in &parts.runs.runs(None, LISTED_MAX).await? {
+    // one more than is shown, to know whether there is more
+    let runs = parts.runs.runs(None, LISTED_MAX + 1).await?;
+    for run in runs.iter().take(LISTED_MAX) {
         add_run(&mut table, run);
     }
-    table.finish()
+    Ok(Listed { rows: vec![table.finish()?], cut: runs.len() > LISTED_MAX })
 }
 
 fn add_run(table: &mut Table, run: &RunDocument) {
@@ -133,7 +135,7 @@ fn add_run(table: &mut Table, run: &RunDocument) {
         .maybe_text(run.error.as_deref());
 }
 
-pub(super) async fn certificates(parts: &Parts, catalog: &Catalog) -> Result<RecordBatch, Problem> {
+pub(super) async fn certificates(parts: &Parts, catalog: &Catalog) -> Result<Listed, Problem> {
     let mut table = Table::new(&[
         ("run", "i"),
         ("view", "t"),
@@ -151,8 +153,11 @@ pub(super) async fn certificates(parts: &Parts, catalog: &Catalog) -> Result<Rec
         ("audit_ms", "i"),
         ("created_at", "z"),
     ]);
+    let mut cut = false;
     for view in &catalog.views {
-        for one in &parts.runs.certificates(&view.name, LISTED_MAX).await? {
+        let certificates = parts.runs.certificates(&view.name, LISTED_MAX + 1).await?;
+        cut |= certificates.len() > LISTED_MAX;
+        for one in certificates.iter().take(LISTED_MAX) {
             table
                 .int(one.run as i64)
                 .text(&one.view)
@@ -171,7 +176,7 @@ pub(super) async fn certificates(parts: &Parts, catalog: &Catalog) -> Result<Rec
                 .maybe_time(Some(one.created_at_us));
         }
     }
-    table.finish()
+    Ok(Listed { rows: vec![table.finish()?], cut })
 }
 
 pub(super) fn queries(history: &History) -> Result<RecordBatch, Problem> {
