@@ -43,7 +43,6 @@ pub async fn unknown_route(uri: Uri) -> Result<(), HttpProblem> {
 }
 
 /// The answer for a path that is known, but not with this method: `Router::method_not_allowed_fallback`.
-#[expect(clippy::unused_async, reason = "axum's handlers are asynchronous")]
 pub async fn method_not_allowed(method: Method, uri: Uri) -> HttpProblem {
     let mut problem = Problem::new(Code::UnknownRoute, format!("{} does not take {method}", uri.path()));
     problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
