@@ -68,7 +68,6 @@ impl StreamSpeed {
     }
 
     /// Takes the tails out, shows them to readers as "in flight", and merges them.
-    #[expect(clippy::type_complexity, reason = "a header and the ranges that it describes")]
     fn begin_checkpoint(&self) -> Option<(DeltaHeader, BTreeMap<Uuid, Arc<RangeStates>>)> {
         let (tails, from, to, times, number) = {
             let mut base = self.base.lock();

@@ -177,7 +177,7 @@ impl Speed for SpeedService {
     }
 
     fn current(&self, stream: Uuid) -> Option<Arc<StreamSnapshot>> {
-        self.stream(stream).and_then(|speed| speed.take_snapshot(None).ok())
+        self.stream(stream).map(|speed| speed.take_snapshot(None))
     }
 
     async fn publish(&self, stream: Uuid, manifest: Arc<Manifest>) -> Result<(), Problem> {

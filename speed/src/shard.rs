@@ -87,7 +87,9 @@ impl Shard {
 
     /// Folds frames of the shard's partitions into every view. A view that fails does so alone.
     pub(crate) fn fold(&mut self, frames: &[Frame]) {
-        frames.iter().for_each(|frame| self.fold_frame(frame));
+        for frame in frames {
+            self.fold_frame(frame);
+        }
     }
 
     fn fold_frame(&mut self, frame: &Frame) {

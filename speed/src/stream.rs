@@ -214,7 +214,7 @@ impl StreamSpeed {
         let oldest_missing_us = if caught_up { None } else { self.oldest_missing().await? };
         let this = Arc::clone(self);
         let taking = tokio::task::spawn_blocking(move || this.take_snapshot(oldest_missing_us));
-        taking.await.map_err(|e| Problem::new(Code::Internal, format!("taking a snapshot stopped: {e}")))?
+        taking.await.map_err(|e| Problem::new(Code::Internal, format!("taking a snapshot stopped: {e}")))
     }
 
     async fn oldest_missing(&self) -> Result<Option<i64>, Problem> {
@@ -236,14 +236,14 @@ impl StreamSpeed {
     }
 
     /// The last snapshot that was taken, or a new one if something has changed since.
-    pub(crate) fn take_snapshot(&self, oldest_missing_us: Option<i64>) -> Result<Arc<StreamSnapshot>, Problem> {
+    pub(crate) fn take_snapshot(&self, oldest_missing_us: Option<i64>) -> Arc<StreamSnapshot> {
         let mut base = self.base.lock();
         if let Some(last) = self.last.load_full()
             && last.0 == base.version
             && last.1.to.same_position(&self.folded())
             && last.1.oldest_missing_us == oldest_missing_us
         {
-            return Ok(Arc::clone(&last.1));
+            return Arc::clone(&last.1);
         }
         let (tails, to, max_event_time_us) = self.seal_shards(&base);
         self.note_failures(&mut base);
@@ -257,11 +257,10 @@ impl StreamSpeed {
             to,
         });
         self.last.store(Some(Arc::new((base.version, Arc::clone(&snapshot)))));
-        Ok(snapshot)
+        snapshot
     }
 
     /// Empties every fold into its tail. Holding the base's lock keeps all views at one position.
-    #[expect(clippy::type_complexity, reason = "tails, position and event times belong to one moment")]
     fn seal_shards(&self, base: &Base) -> (BTreeMap<Uuid, Arc<RangeStates>>, Cut, Vec<Option<i64>>) {
         let partitions = self.parts.log.partitions();
         let mut to = Cut::zero(partitions);
