@@ -72,6 +72,8 @@ pub struct RunService {
     queue: Queue,
     /// A run was queued or has ended.
     changed: Notify,
+    /// Held while it is decided whether a view needs a run over its history.
+    history: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for RunService {
@@ -90,6 +92,7 @@ impl RunService {
             certificates: CertificateStore::new(store.clone()),
             queue: Queue::default(),
             changed: Notify::new(),
+            history: tokio::sync::Mutex::new(()),
             parts,
         }
     }
@@ -222,6 +225,16 @@ impl RunService {
         }
         Ok(self.manifests.current(view.def.id).await.map_err(|e| stored(&e))?.is_none())
     }
+
+    /// Queues the run over a view's history, if it lacks it and none is under way.
+    async fn ensure_history(&self, view: &BatchView) -> Result<(), Problem> {
+        let _turn = self.history.lock().await;
+        // in this order: a run that ends in between has published before it is gone from the queue
+        if !self.queue.has_history_run(view.def.id) && self.lacks_history(view).await? {
+            self.enqueue(view, RunKind::Full, RunTrigger::History).await?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -237,11 +250,8 @@ impl Runs for RunService {
             return Err(problem.with_hint("create it with REFRESH MANUAL, EVERY or CRON"));
         }
         // what lies before the view comes first, as a run of its own: its cut is where the deltas begin
-        if trigger != RunTrigger::History
-            && self.lacks_history(&view).await?
-            && !self.queue.has_history_run(view.def.id)
-        {
-            self.enqueue(&view, RunKind::Full, RunTrigger::History).await?;
+        if trigger != RunTrigger::History {
+            self.ensure_history(&view).await?;
         }
         self.enqueue(&view, kind, trigger).await
     }

@@ -72,7 +72,7 @@ impl RunService {
             let begun = |run: &RunDocument| run.view_id == view.def.id && run.trigger == RunTrigger::History;
             let newest = runs.iter().find(|run| begun(run));
             if newest.is_none_or(|run| run.state == RunState::Failed) {
-                self.enqueue(&view, RunKind::Full, RunTrigger::History).await?;
+                self.ensure_history(&view).await?;
             }
         }
         Ok(())
