@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use schemas::documents::run::{RunDocument, RunKind, RunState, RunTrigger};
+use schemas::documents::run::{RunDocument, RunState, RunTrigger};
 use schemas::{Problem, Refresh};
 use storage::paths;
 
