@@ -23,25 +23,45 @@ pub const WINDOW_START_FUNCTION: &str = "bifold_window_start";
 /// End of it.
 pub const WINDOW_END_FUNCTION: &str = "bifold_window_end";
 
+/// A time, earlier by a number of microseconds: arguments time, microseconds.
+const BEFORE_FUNCTION: &str = "bifold_before";
+
 /// The scalar functions of this module.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![window_function(false), window_function(true)]
+    [Bound::Start, Bound::End, Bound::Before].map(window_function).into()
 }
 
-fn window_function(end: bool) -> Arc<ScalarUDF> {
+/// A point in time, `delay_us` earlier: integers, where DataFusion's intervals go through the calendar.
+pub(crate) fn before(time: Expr, delay_us: i64) -> Expr {
+    window_function(Bound::Before).call(vec![time, lit(delay_us)])
+}
+
+/// What is computed of a time and a length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Bound {
+    Start,
+    End,
+    Before,
+}
+
+fn window_function(bound: Bound) -> Arc<ScalarUDF> {
     let signature = Signature::exact(vec![timestamp_type(), DataType::Int64], Volatility::Immutable);
-    Arc::new(ScalarUDF::new_from_impl(WindowBound { end, signature }))
+    Arc::new(ScalarUDF::new_from_impl(WindowBound { bound, signature }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct WindowBound {
-    end: bool,
+    bound: Bound,
     signature: Signature,
 }
 
 impl ScalarUDFImpl for WindowBound {
     fn name(&self) -> &'static str {
-        if self.end { WINDOW_END_FUNCTION } else { WINDOW_START_FUNCTION }
+        match self.bound {
+            Bound::Start => WINDOW_START_FUNCTION,
+            Bound::End => WINDOW_END_FUNCTION,
+            Bound::Before => BEFORE_FUNCTION,
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -57,11 +77,14 @@ impl ScalarUDFImpl for WindowBound {
             return exec_err!("{}: the length of a window must be a constant", self.name());
         };
         let length_us = *length_us;
-        let shift = if self.end { length_us } else { 0 };
         let times = times.to_array(args.number_rows)?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
-        let bounds: TimestampMicrosecondArray =
-            times.unary(|time| time.wrapping_sub(time.rem_euclid(length_us)).wrapping_add(shift));
+        let start = |time: i64| time.wrapping_sub(time.rem_euclid(length_us));
+        let bounds: TimestampMicrosecondArray = match self.bound {
+            Bound::Start => times.unary(start),
+            Bound::End => times.unary(|time| start(time).wrapping_add(length_us)),
+            Bound::Before => times.unary(|time: i64| time.saturating_sub(length_us)),
+        };
         let bounds: ArrayRef = Arc::new(bounds.with_timezone("UTC"));
         Ok(ColumnarValue::Array(bounds))
     }
@@ -124,8 +147,8 @@ impl RelationPlanner for TumblePlanner {
             .iter()
             .map(|(qualifier, field)| Expr::Column(Column::new(qualifier.cloned(), field.name())))
             .collect();
-        for (end, name) in [(false, "window_start"), (true, "window_end")] {
-            columns.push(window_function(end).call(vec![time.clone(), lit(length_us)]).alias(name));
+        for (bound, name) in [(Bound::Start, "window_start"), (Bound::End, "window_end")] {
+            columns.push(window_function(bound).call(vec![time.clone(), lit(length_us)]).alias(name));
         }
         let qualifier = match &alias {
             Some(alias) => alias.name.value.clone(),

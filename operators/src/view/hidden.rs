@@ -7,11 +7,10 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, Result, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Projection, lit};
-use datafusion::scalar::ScalarValue;
 use schemas::StreamDef;
 use schemas::column::{MAX_EVENT_TIME, OFFSET, PARTITION, timestamp_type};
 
-use crate::windows::WINDOW_START_FUNCTION;
+use crate::windows::{WINDOW_START_FUNCTION, before};
 
 /// True for a row whose window had closed when its record came.
 pub(super) const LATE_ROW: &str = "_late_row";
@@ -86,8 +85,7 @@ fn time_and_watermark(input: &LogicalPlan, stream: &StreamDef) -> Result<Option<
     if time.get_type(input.schema())? != timestamp_type() {
         return Ok(None);
     }
-    let delay = ScalarValue::new_interval_mdn(0, 0, stream.watermark_delay_us.saturating_mul(1_000));
-    Ok(Some((time, largest - lit(delay))))
+    Ok(Some((time, before(largest, stream.watermark_delay_us))))
 }
 
 fn bucket_of(expression: &Expr, time: &Expr) -> Option<Expr> {
