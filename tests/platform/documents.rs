@@ -78,7 +78,7 @@ async fn every_command_of_the_readme_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_runs_to_its_end() {
     use clap::Parser;
-    let arguments = bifold::arguments::Arguments::parse_from(["bifold", "demo", "--events", "5000"]);
+    let arguments = bifold::arguments::Arguments::parse_from(["bifold", "demo", "--events", "100000"]);
     tokio::time::timeout(PATIENCE, bifold::commands::dispatch(arguments)).await.expect("in time").unwrap();
     assert!(!Path::new("bifold-data").exists(), "the demo leaves nothing behind");
 }

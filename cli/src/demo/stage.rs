@@ -58,9 +58,11 @@ impl Stage {
         self.ask(sql).await
     }
 
-    /// Runs a statement; the answer includes every event that was sent.
+    /// Runs a statement; the answer includes every event that was sent, unless it asks for the batch view
+    /// alone: that one ends at its cut.
     pub(super) async fn ask(&self, sql: &str) -> anyhow::Result<SqlAnswer> {
-        let at_least = Some(self.totals.position.clone()).filter(|position| !position.is_empty());
+        let is_possible = !self.totals.position.is_empty() && !sql.contains("FROM batch.");
+        let at_least = is_possible.then(|| self.totals.position.clone());
         self.client.sql(&SqlRequest { at_least, ..SqlRequest::new(sql) }).await.with_context(|| sql.to_owned())
     }
 
