@@ -30,9 +30,10 @@ pub struct Statistics {
 /// How fresh and how complete an answer is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Freshness {
-    /// When the snapshot was taken, RFC 3339.
+    /// Nothing older than this is missing: when it was asked for, less the lag; for a batch view alone at most
+    /// the start of its run. RFC 3339.
     pub as_of: String,
-    /// False if a part of the log is known to be lost (a recorded hole).
+    /// False if a part is missing: a table of the system or of dead letters was cut off at its bound.
     pub complete: bool,
     /// Every view that the query read.
     pub views: Vec<ViewFreshness>,
