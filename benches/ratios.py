@@ -1,14 +1,45 @@
 #!/usr/bin/env python3
-"""Ratios of Bifold's results to each other contestant of the same run: wall and CPU seconds."""
+"""Ratios of Bifold's results to the other contestants of the same run, from the lines `RESULT {…}` of a file.
+
+W1, W2: wall and CPU seconds, like beside like (same block, same query). W3: p50 and p99, after the checksums
+of all answers were found equal. Prints nothing for a contestant that did other work."""
 import json, sys
 
 rows = [json.loads(line[len("RESULT "):]) for line in open(sys.argv[1]) if line.startswith("RESULT ")]
 ours = [row for row in rows if row["peer"].startswith("bifold")]
+peers = [row for row in rows if not row["peer"].startswith("bifold")]
+
+
+def word(row, name):
+    """The value of `name=value` in a contestant's name."""
+    return next((w.split("=")[1] for w in row["peer"].split() if w.startswith(name + "=")), None)
+
+
+def is_like(row, other):
+    if row.get("w") == "w3" or other.get("w") == "w3":
+        same = row.get("w") == other.get("w") and row["cells"] == other["cells"] and row["shape"] == other["shape"]
+        return same and not other["peer"].startswith("clickhouse FINAL")
+    block = word(other, "block")
+    return row.get("query") == other.get("query") and (block is None or block == word(row, "block")) and row.get("cpu_s")
+
+
+def median(value):
+    return sorted(value)[len(value) // 2] if isinstance(value, list) else value
+
+
+different = []
 for row in ours:
-    for other in rows:
-        same_query = row.get("query") == other.get("query")
-        same_block = all(f"block={b}" not in row["peer"] or f"block={b}" in other["peer"] or "decode" in other["peer"]
-                         for b in ("100000", "10000 "))
-        if other["peer"].startswith("bifold") or not same_query or not same_block or not row.get("cpu_s"):
+    for other in filter(lambda other: is_like(row, other), peers):
+        if row.get("w") != "w3":
+            print(f'{row["peer"]} / {other["peer"]}: wall {row["wall_s"] / other["wall_s"]:.2f}, CPU {row["cpu_s"] / other["cpu_s"]:.2f}')
             continue
-        print(f'{row["peer"]} / {other["peer"]}: wall {row["wall_s"] / other["wall_s"]:.2f}, CPU {row["cpu_s"] / other["cpu_s"]:.2f}')
+        if row["check"] != other["check"]:
+            different.append(f'{row["peer"]} and {other["peer"]} answer differently over {row["cells"]} cells')
+        p50, p99 = (median(row[q]) / median(other[q]) for q in ("p50_ms", "p99_ms"))
+        print(f'{row["cells"]} cells, {row["peer"]} / {other["peer"]}: p50 {p50:.2f}, p99 {p99:.2f}')
+one = {word(row, "block"): row for row in ours if word(row, "views") == "1"}
+for row in ours:
+    base = one.get(word(row, "block"))
+    if base and word(row, "views") not in (None, "1"):
+        print(f'{row["peer"]} / {base["peer"]}: CPU {row["cpu_s"] / base["cpu_s"]:.2f}')
+sys.exit("; ".join(different) or None)

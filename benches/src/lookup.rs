@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -16,8 +16,6 @@ use datafusion::scalar::ScalarValue;
 use hdrhistogram::Histogram;
 use ingest::service::{IngestOptions, Payload};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use serving::engine::QueryRequest;
 
@@ -36,9 +34,9 @@ pub(crate) struct Options {
     /// A folder for the platform; emptied first.
     #[arg(long)]
     data_dir: PathBuf,
-    /// Look-ups that are timed.
-    #[arg(long, default_value_t = 2_000)]
-    lookups: usize,
+    /// The cells to ask for, lines `key,window`; the first 500 warm up.
+    #[arg(long)]
+    picks: PathBuf,
 }
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
@@ -62,16 +60,14 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         )
         .await?;
     let begun = Instant::now();
-    let (keys, cells) = load(&platform, &options.cells.join("cells.parquet")).await?;
+    let cells = load(&platform, &options.cells.join("cells.parquet")).await?;
     client.sql("REFRESH MATERIALIZED VIEW cells").await?;
     for delta in 0..10 {
         load(&platform, &options.cells.join(format!("delta-{delta}.parquet"))).await?;
         platform.checkpoint("events").await?;
     }
     let load_s = begun.elapsed().as_secs_f64();
-    let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let picked: Vec<&(String, i64)> =
-        (0..WARM_UP + options.lookups).map(|_| &keys[rng.random_range(0..keys.len())]).collect();
+    let picked = read_picks(&options.picks)?;
     let in_process = in_process(&platform, &picked).await?;
     let over_http = over_http(&client, &picked).await?;
     if in_process.check != over_http.check {
@@ -117,7 +113,7 @@ impl Timed {
     }
 }
 
-async fn in_process(platform: &Platform, picked: &[&(String, i64)]) -> anyhow::Result<Timed> {
+async fn in_process(platform: &Platform, picked: &[(String, i64)]) -> anyhow::Result<Timed> {
     let mut timed = Timed::new()?;
     let request = QueryRequest::default();
     for (index, (key, window)) in picked.iter().enumerate() {
@@ -143,7 +139,7 @@ async fn in_process(platform: &Platform, picked: &[&(String, i64)]) -> anyhow::R
     Ok(timed)
 }
 
-async fn over_http(client: &Client<'_>, picked: &[&(String, i64)]) -> anyhow::Result<Timed> {
+async fn over_http(client: &Client<'_>, picked: &[(String, i64)]) -> anyhow::Result<Timed> {
     let mut timed = Timed::new()?;
     for (index, (key, window)) in picked.iter().enumerate() {
         let time = chrono::DateTime::from_timestamp_millis(*window).context("time")?.format("%Y-%m-%dT%H:%M:%SZ");
@@ -164,10 +160,19 @@ async fn over_http(client: &Client<'_>, picked: &[&(String, i64)]) -> anyhow::Re
     Ok(timed)
 }
 
-/// Sends the cells of a file as events; returns their keys.
-async fn load(platform: &Platform, file: &PathBuf) -> anyhow::Result<(Vec<(String, i64)>, u64)> {
+fn read_picks(file: &Path) -> anyhow::Result<Vec<(String, i64)>> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let pick = |line: &str| -> anyhow::Result<(String, i64)> {
+        let (key, window) = line.rsplit_once(',').with_context(|| format!("{line}: not key,window"))?;
+        Ok((key.to_owned(), window.parse()?))
+    };
+    text.lines().map(pick).collect()
+}
+
+/// Sends the cells of a file as events; returns how many.
+async fn load(platform: &Platform, file: &Path) -> anyhow::Result<u64> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file)?)?.with_batch_size(BODY_EVENTS).build()?;
-    let mut keys = vec![];
+    let mut cells = 0;
     for rows in reader {
         let rows = rows?;
         let number = |index: usize| rows.column(index).as_primitive::<Int64Type>();
@@ -178,7 +183,7 @@ async fn load(platform: &Platform, file: &PathBuf) -> anyhow::Result<(Vec<(Strin
             let (key, w) = (names.value(row), windows.value(row));
             let (n, total, who) = (number(2).value(row), number(3).value(row), number(4).value(row));
             writeln!(body, r#"{{"key":"{key}","w":{w},"n":{n},"total":{total},"who":{who}}}"#)?;
-            keys.push((key.to_owned(), w));
+            cells += 1;
         }
         let payload = Payload { bytes: body.into_bytes().into(), ..Payload::default() };
         let told = platform.ingest().ingest("events", payload, IngestOptions::default()).await?;
@@ -186,6 +191,5 @@ async fn load(platform: &Platform, file: &PathBuf) -> anyhow::Result<(Vec<(Strin
             bail!("{told:?}");
         }
     }
-    let cells = keys.len() as u64;
-    Ok((keys, cells))
+    Ok(cells)
 }
