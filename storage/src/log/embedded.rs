@@ -34,7 +34,7 @@ mod segment;
 mod state;
 mod tail;
 
-use frame::EncodedFrame;
+use frame::{EncodedFrame, FrameEncoder};
 use queue::{Queue, Request};
 use state::State;
 
@@ -69,6 +69,7 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub struct EmbeddedLog {
     identity: Arc<Identity>,
+    encoder: FrameEncoder,
     queue: Arc<Queue>,
     state: Arc<State>,
     committer: Mutex<Option<JoinHandle<()>>>,
@@ -106,9 +107,11 @@ impl EmbeddedLog {
             group: recovered.group,
             segment_bytes: config.segment_bytes,
         };
+        let encoder = FrameEncoder::new(&identity.schema);
+        let encoder = encoder.map_err(|cause| StorageError::io("preparing to write frames", cause))?;
         let thread = std::thread::Builder::new().name("log commit".into());
         let thread = thread.spawn(move || committer.run()).map_err(failed)?;
-        Ok(Arc::new(Self { identity, queue, state, committer: Mutex::new(Some(thread)), _lock: lock }))
+        Ok(Arc::new(Self { identity, encoder, queue, state, committer: Mutex::new(Some(thread)), _lock: lock }))
     }
 
     fn encode(&self, rows: Vec<(Partition, RecordBatch)>) -> Result<Vec<EncodedFrame>, StorageError> {
@@ -120,7 +123,7 @@ impl EmbeddedLog {
             }
             let encoded = ipc::with_schema(&rows, &self.identity.schema)
                 .and_then(|rows| ipc::compact(&rows))
-                .and_then(|rows| EncodedFrame::new(partition, rows));
+                .and_then(|rows| self.encoder.encode(partition, rows));
             frames.push(encoded.map_err(|cause| StorageError::io("encoding rows for the log", cause))?);
         }
         Ok(frames)

@@ -3,8 +3,10 @@
 //! ```text
 //!  u32 length of the frame | u32 crc32 of all that follows
 //!  u32 partition | u32 rows | u64 base offset | u32 length of the metadata | u32 group and marks
-//!  IPC message: metadata, padded | body, padded          a frame is a multiple of 64 bytes
+//!  IPC message: metadata, padded | body | padding        a frame is a multiple of 64 bytes
 //! ```
+//!
+//! The bytes of the body are the columns' own: nothing is copied between decoding and the file.
 //!
 //! A group is what was written and synced at once. Its number and the marks of its last frame tell a
 //! recovery whether a bad frame had ever been acknowledged.
@@ -13,14 +15,15 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::FileDecoder;
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow::ipc::writer::StreamEncoder;
 use arrow::ipc::{Block, MetadataVersion};
+use parking_lot::Mutex;
 use arrow::record_batch::RecordBatch;
 use schemas::{Offset, Partition};
 
 /// Bytes before the IPC message.
 pub(super) const HEADER: usize = 32;
-/// Frames begin at multiples of this in a segment, bodies at multiples of it in a frame.
+/// Frames begin at multiples of this in a segment.
 pub(super) const ALIGNMENT: usize = 64;
 /// Length and checksum: what the checksum does not cover.
 const UNCHECKED: usize = 8;
@@ -94,36 +97,62 @@ pub(super) fn next_group(group: u32) -> u32 {
     (group + 1) & GROUP
 }
 
+/// Turns rows into IPC messages. For all threads of a log.
+pub(super) struct FrameEncoder(Mutex<StreamEncoder>);
+
+impl std::fmt::Debug for FrameEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameEncoder").finish_non_exhaustive()
+    }
+}
+
+impl FrameEncoder {
+    pub(super) fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
+        let mut encoder = StreamEncoder::try_new(schema)?;
+        // The first message of a stream has the schema before it; a segment has it once.
+        encoder.encode(&RecordBatch::new_empty(SchemaRef::clone(schema)))?;
+        Ok(Self(Mutex::new(encoder)))
+    }
+
+    /// Rows in the schema of the log, without dictionaries.
+    pub(super) fn encode(&self, partition: Partition, rows: RecordBatch) -> Result<EncodedFrame, ArrowError> {
+        let message = if rows.num_rows() == 0 { vec![] } else { self.0.lock().encode(&rows)? };
+        EncodedFrame::new(partition, rows, message)
+    }
+}
+
 /// A frame that is written but for its offset, its group and thus its checksum.
 #[derive(Debug)]
 pub(super) struct EncodedFrame {
     pub(super) rows: RecordBatch,
     header: Header,
-    /// Header and metadata.
-    head: Vec<u8>,
-    body: Vec<u8>,
-    /// Of everything behind the header.
+    header_bytes: [u8; HEADER],
+    /// The IPC message and the padding: everything behind the header.
+    message: Vec<Buffer>,
+    /// Of the message.
     crc: crc32fast::Hasher,
 }
 
 impl EncodedFrame {
-    pub(super) fn new(partition: Partition, rows: RecordBatch) -> Result<Self, ArrowError> {
-        let (mut head, body) = if rows.num_rows() == 0 { (vec![0; HEADER], vec![]) } else { encode(&rows)? };
+    fn new(partition: Partition, rows: RecordBatch, mut message: Vec<Buffer>) -> Result<Self, ArrowError> {
+        let length = HEADER + message.iter().map(Buffer::len).sum::<usize>();
+        let padding = length.next_multiple_of(ALIGNMENT) - length;
+        message.push(Buffer::from(&[0; ALIGNMENT][..padding]));
         let too_long = |_| ArrowError::IpcError("a frame is longer than 4 GiB".into());
         let header = Header {
-            length: u32::try_from(head.len() + body.len()).map_err(too_long)?,
+            length: u32::try_from(length + padding).map_err(too_long)?,
             crc: 0,
             partition,
             rows: u32::try_from(rows.num_rows()).map_err(too_long)?,
             base: 0,
-            metadata: (head.len() - HEADER) as u32,
+            metadata: metadata_bytes(&message),
             marks: 0,
         };
         let mut crc = crc32fast::Hasher::new();
-        crc.update(&head[HEADER..]);
-        crc.update(&body);
-        head[..HEADER].copy_from_slice(&header.bytes());
-        Ok(Self { rows, header, head, body, crc })
+        for part in &message {
+            crc.update(part);
+        }
+        Ok(Self { rows, header, header_bytes: header.bytes(), message, crc })
     }
 
     pub(super) fn partition(&self) -> Partition {
@@ -132,7 +161,7 @@ impl EncodedFrame {
 
     /// Length in the file.
     pub(super) fn bytes(&self) -> usize {
-        self.head.len() + self.body.len()
+        self.header.length as usize
     }
 
     /// Gives it its place; the checksum of the rest is not computed again.
@@ -143,35 +172,24 @@ impl EncodedFrame {
         crc.update(&self.header.bytes()[UNCHECKED..]);
         crc.combine(&self.crc);
         self.header.crc = crc.finalize();
-        self.head[..HEADER].copy_from_slice(&self.header.bytes());
+        self.header_bytes = self.header.bytes();
         self.header
     }
 
     /// What goes into the file, in order.
-    pub(super) fn parts(&self) -> [&[u8]; 2] {
-        [&self.head, &self.body]
+    pub(super) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(self.header_bytes.as_slice()).chain(self.message.iter().map(Buffer::as_slice))
     }
 }
 
-/// Room for the header with the metadata behind it; the body.
-fn encode(rows: &RecordBatch) -> Result<(Vec<u8>, Vec<u8>), ArrowError> {
-    let options = IpcWriteOptions::default();
-    let mut dictionaries = DictionaryTracker::new(true);
-    let (dictionary, message) =
-        IpcDataGenerator {}.encode(rows, &mut dictionaries, &options, &mut IpcWriteContext::default())?;
-    if !dictionary.is_empty() {
-        return Err(ArrowError::IpcError("dictionary columns are not kept in a log".into()));
+/// Bytes of a message before its body: continuation marker, length, and as much as that says.
+fn metadata_bytes(message: &[Buffer]) -> u32 {
+    let mut prefix = [0; IPC_PREFIX];
+    for (to, from) in prefix.iter_mut().zip(message.iter().flat_map(|part| part.as_slice())) {
+        *to = *from;
     }
-    let head_bytes = (HEADER + IPC_PREFIX + message.ipc_message.len()).next_multiple_of(ALIGNMENT);
-    let mut head = Vec::with_capacity(head_bytes);
-    head.resize(HEADER, 0);
-    head.extend_from_slice(&[0xff; 4]);
-    head.extend_from_slice(&((head_bytes - HEADER - IPC_PREFIX) as u32).to_le_bytes());
-    head.extend_from_slice(&message.ipc_message);
-    head.resize(head_bytes, 0);
-    let mut body = message.arrow_data;
-    body.resize(body.len().next_multiple_of(ALIGNMENT), 0);
-    Ok((head, body))
+    let [.., a, b, c, d] = prefix;
+    if message.len() > 1 { IPC_PREFIX as u32 + u32::from_le_bytes([a, b, c, d]) } else { 0 }
 }
 
 /// True if the checksum of a whole frame fits.

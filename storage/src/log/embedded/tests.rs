@@ -154,9 +154,10 @@ async fn slice_of_a_large_batch_writes_only_itself() {
 #[test]
 fn frame_header_has_a_fixed_layout() {
     let header = frame::Header { length: 64, crc: 2, partition: 3, rows: 4, base: 5 << 40, metadata: 6, marks: 7 };
-    let mut frame = EncodedFrame::new(3, rows(0, 4).unwrap()).unwrap();
+    let rows = rows(0, 4).unwrap();
+    let mut frame = frame::FrameEncoder::new(&rows.schema()).unwrap().encode(3, rows).unwrap();
     let sealed = frame.seal(1 << 40, 9, frame::LAST_OF_APPEND);
-    let bytes = frame.parts().concat();
+    let bytes: Vec<u8> = frame.parts().flatten().copied().collect();
     let parsed = frame::Header::parse(bytes[..frame::HEADER].try_into().unwrap());
     assert_eq!(parsed, sealed);
     assert!(frame::is_intact(&parsed, &bytes));
