@@ -5,6 +5,7 @@
 mod architecture;
 mod commits;
 mod crash;
+mod damage;
 mod documents;
 mod first_use;
 mod harness;
