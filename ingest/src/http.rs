@@ -11,11 +11,12 @@ use axum::routing::post;
 use axum::{Json, Router};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use schemas::freshness::IngestAnswer;
 use schemas::{Code, Problem};
 use serde::Deserialize;
 
 use crate::payload::{Encoding, Format, too_large};
-use crate::service::{IngestAnswer, IngestOptions, IngestService, Payload, Reservation};
+use crate::service::{IngestOptions, IngestService, Payload, Reservation};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 

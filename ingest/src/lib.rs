@@ -22,4 +22,4 @@ mod testing;
 
 pub use dead_letters::dead_letter_schema;
 pub use payload::{Encoding, Format};
-pub use service::{IngestAnswer, IngestOptions, IngestParts, IngestService, Payload, Streams};
+pub use service::{IngestOptions, IngestParts, IngestService, Payload, Streams};

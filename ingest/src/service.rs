@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use schemas::problem::{RecordError, did_you_mean};
+use schemas::freshness::IngestAnswer;
+use schemas::problem::did_you_mean;
 use schemas::{Code, Limits, Problem, StreamDef};
-use serde::{Deserialize, Serialize};
 use storage::clock::Clock;
 use storage::layers::{Logs, Snapshots};
 use tokio::sync::Semaphore;
@@ -64,23 +64,6 @@ pub struct IngestOptions {
     pub wait_visible: bool,
     /// A repeated request with the same key gets the same answer.
     pub idempotency_key: Option<String>,
-}
-
-/// What became of a request. Fields may be added, never renamed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IngestAnswer {
-    /// Records in the request.
-    pub received: u64,
-    /// Records that are new in the log, durable.
-    pub accepted: u64,
-    /// Records that the log had already, durable.
-    pub duplicates: u64,
-    /// Bad records, kept in the dead letters, durable.
-    pub quarantined: u64,
-    /// Position token: a query with it as `at_least` sees all of it.
-    pub position: String,
-    /// The first bad records.
-    pub errors: Vec<RecordError>,
 }
 
 /// What ingest is made of.

@@ -80,20 +80,40 @@ pub struct SpeedFreshness {
     pub late_since_cut: u64,
 }
 
-/// The answer of `POST …/events`.
+/// The answer of `POST …/events`: what became of a request. Fields may be added, never renamed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngestAnswer {
-    /// `accepted + duplicates + quarantined`, always.
+    /// Records in the request: `accepted + duplicates + quarantined`, always.
     pub received: u64,
     /// New events, durable.
     pub accepted: u64,
-    /// Events that an earlier record of the same id already stands for.
+    /// Events that an earlier record of the same id already stands for, durable.
     pub duplicates: u64,
-    /// Bad records, kept raw in `dlq.<stream>`.
+    /// Bad records, kept raw in `dlq.<stream>`, durable.
     pub quarantined: u64,
-    /// For `at_least`.
+    /// Position token: a query with it as `at_least` sees all of it.
     pub position: String,
-    /// The first 100.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The first 100 bad records; always present, also when there are none.
+    #[serde(default)]
     pub errors: Vec<crate::problem::RecordError>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ingest_answer_always_lists_its_errors() {
+        let answer = IngestAnswer {
+            received: 3,
+            accepted: 2,
+            duplicates: 1,
+            quarantined: 0,
+            position: "p".into(),
+            errors: vec![],
+        };
+        let text = r#"{"received":3,"accepted":2,"duplicates":1,"quarantined":0,"position":"p","errors":[]}"#;
+        assert_eq!(serde_json::to_string(&answer).unwrap(), text);
+        assert_eq!(serde_json::from_str::<IngestAnswer>(text).unwrap(), answer);
+    }
 }

@@ -8,11 +8,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use schemas::freshness::IngestAnswer;
 use schemas::{Code, Problem};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
-
-use super::IngestAnswer;
 
 /// Answers that are remembered, over all streams.
 const ANSWERS_MAX: usize = 10_000;

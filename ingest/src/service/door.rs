@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use metrics::{counter, histogram};
+use schemas::freshness::IngestAnswer;
 use schemas::limits::ERRORS_LISTED_MAX;
 use schemas::problem::RecordError;
 use schemas::{Code, Cut, Limits, OnBadData, PositionToken, Problem, StreamDef};
 use uuid::Uuid;
 
-use super::{IngestAnswer, IngestOptions, IngestParts, Payload, Reservation};
+use super::{IngestOptions, IngestParts, Payload, Reservation};
 use crate::admission::Admission;
 use crate::admission::parts::{Part, split as split_parts};
 use crate::dead_letters::{DeadLetters, Sender};
