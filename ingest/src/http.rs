@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -51,16 +52,16 @@ enum Mode {
 
 async fn events(
     State(service): State<Arc<IngestService>>,
-    Path(stream): Path<String>,
-    parameters: Result<Query<Parameters>, axum::extract::rejection::QueryRejection>,
+    stream: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let parameters = match parameters {
-        Ok(Query(parameters)) => parameters,
-        Err(error) => {
-            return problem_response(&Problem::new(Code::BadRequest, format!("query: {}", error.body_text())));
-        }
+    let bad = |what: &str, why: String| problem_response(&Problem::new(Code::BadRequest, format!("{what}: {why}")));
+    let (stream, parameters) = match (stream, parameters) {
+        (Ok(Path(stream)), Ok(Query(parameters))) => (stream, parameters),
+        (Err(error), _) => return bad("path", error.body_text()),
+        (_, Err(error)) => return bad("query", error.body_text()),
     };
     match take(&service, &stream, &parameters, &headers, body).await {
         Ok(answer) => Json(answer).into_response(),

@@ -30,6 +30,8 @@ pub enum Code {
     Forbidden,
     /// No such route.
     UnknownRoute,
+    /// The route does not take this method; `Allow` lists those that it takes.
+    MethodNotAllowed,
     /// The body is larger than the limit.
     PayloadTooLarge,
     /// The content type or encoding is not understood.
@@ -62,6 +64,7 @@ impl Code {
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::NotFound | Self::UnknownRoute => 404,
+            Self::MethodNotAllowed => 405,
             Self::AlreadyExists | Self::InUse => 409,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -95,6 +98,7 @@ impl Code {
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::UnknownRoute => "unknown_route",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Overloaded => "overloaded",

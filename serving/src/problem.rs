@@ -43,10 +43,9 @@ pub async fn unknown_route(uri: Uri) -> Result<(), HttpProblem> {
 }
 
 /// The answer for a path that is known, but not with this method: `Router::method_not_allowed_fallback`.
+/// axum adds the header `Allow`.
 pub async fn method_not_allowed(method: Method, uri: Uri) -> HttpProblem {
-    let mut problem = Problem::new(Code::UnknownRoute, format!("{} does not take {method}", uri.path()));
-    problem.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
-    HttpProblem(problem)
+    HttpProblem(Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path())))
 }
 
 #[cfg(test)]

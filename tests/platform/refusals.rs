@@ -97,3 +97,34 @@ async fn requests_without_the_token_are_refused() {
     }
     server.stop().await;
 }
+
+/// A known route with another method, and a path that nobody knows, are problems like any other. (RFC 9457)
+#[rstest]
+#[case::open("POST", "/healthz", 405, "method_not_allowed", Some("GET,HEAD"))]
+#[case::readiness("DELETE", "/readyz", 405, "method_not_allowed", Some("GET,HEAD"))]
+#[case::metrics("PUT", "/metrics", 405, "method_not_allowed", Some("GET,HEAD"))]
+#[case::ingest("GET", "/v1/streams/s/events", 405, "method_not_allowed", Some("POST"))]
+#[case::sql("DELETE", "/v1/sql", 405, "method_not_allowed", Some("POST,GET,HEAD"))]
+#[case::views("PATCH", "/v1/views", 405, "method_not_allowed", Some("GET,HEAD,POST"))]
+#[case::runs("POST", "/v1/runs/1", 405, "method_not_allowed", Some("GET,HEAD,DELETE"))]
+#[case::unknown("GET", "/v1/nothing", 404, "unknown_route", None)]
+#[case::unknown_root("POST", "/nothing", 404, "unknown_route", None)]
+#[case::garbled("POST", "/v1/streams/%FF/events", 400, "bad_request", None)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_no_route_takes_is_a_problem(
+    #[case] method: &str,
+    #[case] path: &str,
+    #[case] status: u16,
+    #[case] code: &str,
+    #[case] allow: Option<&str>,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let answer = server.client.request(method, path).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), status);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    assert_eq!(answer.headers().get("allow").map(|value| value.to_str().unwrap()), allow);
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!((&problem["code"], &problem["status"]), (&code.into(), &status.into()), "{problem}");
+    server.stop().await;
+}

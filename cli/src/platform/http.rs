@@ -57,6 +57,7 @@ pub(super) fn router(wired: &Wired, token: &str, metrics: PrometheusHandle) -> R
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(render_metrics).with_state((health.clone(), metrics)))
+        .method_not_allowed_fallback(serving::problem::method_not_allowed)
         .with_state(health);
     let guarded = serving::http::router(http_state(wired)).merge(ingest::http::router(Arc::clone(&wired.ingest)));
     let token: Arc<str> = Arc::from(token);

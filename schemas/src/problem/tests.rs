@@ -17,6 +17,7 @@ use super::{Code, Problem, SqlPosition, did_you_mean};
 #[case(Code::Unauthorized, "unauthorized", 401, false)]
 #[case(Code::Forbidden, "forbidden", 403, false)]
 #[case(Code::UnknownRoute, "unknown_route", 404, false)]
+#[case(Code::MethodNotAllowed, "method_not_allowed", 405, false)]
 #[case(Code::PayloadTooLarge, "payload_too_large", 413, false)]
 #[case(Code::UnsupportedMediaType, "unsupported_media_type", 415, false)]
 #[case(Code::Overloaded, "overloaded", 429, true)]
