@@ -7,9 +7,11 @@
 //! ```
 
 mod folder;
+mod gate;
 mod health;
 mod http;
 mod registry;
+mod starting;
 mod statements;
 mod static_tables;
 mod tasks;
@@ -27,19 +29,17 @@ use storage::catalog::CatalogStore;
 use storage::clock::{Clock, SystemClock};
 use storage::deltas::DeltaStore;
 use storage::store::Store;
-use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use folder::DataFolder;
+use gate::Progress;
 use registry::{Registry, RegistryParts};
+pub use starting::Starting;
 use statements::StatementService;
 use tasks::Tasks;
-
-/// How many ports after the configured one are tried when it is taken.
-const PORTS_TRIED: u16 = 20;
 
 /// A running platform. Dropping it does not stop it; [`Platform::stop`] does.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Opens the data folder, recovers every stream, and listens.
+    /// Opens the data folder, listens, and recovers every stream; returns when it is ready.
     ///
     /// # Errors
     /// The folder is in use by another process or damaged; no port is free.
@@ -70,32 +70,7 @@ impl Platform {
     /// # Errors
     /// As there.
     pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let folder = Arc::new(DataFolder::open(&config)?);
-        let (listener, taken_port) = listen(config.listen).await?;
-        let address = listener.local_addr()?;
-        let metrics = http::metrics()?;
-        let stop = CancellationToken::new();
-        let wired = wire(&config, &folder, clock, &stop).await?;
-        wired.tasks.spawn("metrics", http::keep_metrics_small(metrics.clone(), stop.clone()));
-        let router = http::router(&wired, folder.token(), metrics);
-        let engine = Arc::clone(&wired.engine);
-        let ingest = Arc::clone(&wired.ingest);
-        let registry = Arc::clone(&wired.registry);
-        let url = format!("http://{address}");
-        folder.announce(&url)?;
-        let work = tokio::spawn(run(wired, router, listener, stop.clone()));
-        Ok(Self {
-            address,
-            url,
-            token: folder.token().to_owned(),
-            taken_port,
-            engine,
-            ingest,
-            stop,
-            work: Mutex::new(Some(work)),
-            folder,
-            registry,
-        })
+        Starting::listen(config).await?.recover_with_clock(clock).await
     }
 
     /// `http://127.0.0.1:4480`
@@ -174,31 +149,29 @@ impl Platform {
     }
 }
 
-/// The configured address, or the next free port.
-async fn listen(wanted: SocketAddr) -> anyhow::Result<(TcpListener, Option<u16>)> {
-    let mut address = wanted;
-    for _ in 0..=PORTS_TRIED {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return Ok((listener, (address.port() != wanted.port()).then_some(wanted.port()))),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && address.port() < u16::MAX => {
-                address.set_port(address.port() + 1);
-            }
-            Err(error) => return Err(error).with_context(|| format!("listening on {address}")),
-        }
-    }
-    anyhow::bail!("ports {} to {} are all taken: choose another one with --listen", wanted.port(), address.port())
-}
-
 /// Everything that runs.
 pub(crate) struct Wired {
     pub(crate) registry: Arc<Registry>,
     pub(crate) speed: Arc<SpeedService>,
     pub(crate) runs: Arc<RunService>,
-    pub(crate) schedule: Schedule,
     pub(crate) ingest: Arc<IngestService>,
     pub(crate) engine: Arc<QueryEngine>,
     pub(crate) statements: Arc<StatementService>,
     pub(crate) tasks: Tasks,
+    /// Ends the work of the layers, after the last request.
+    pub(crate) background: CancellationToken,
+}
+
+impl Wired {
+    /// Ends everything, when no more requests come in.
+    async fn wind_down(self) -> anyhow::Result<()> {
+        self.ingest.close().await;
+        self.background.cancel();
+        self.registry.stop();
+        let ended = self.tasks.finish().await;
+        self.registry.close().await;
+        ended
+    }
 }
 
 async fn wire(
@@ -206,6 +179,7 @@ async fn wire(
     folder: &Arc<DataFolder>,
     clock: Arc<dyn Clock>,
     stop: &CancellationToken,
+    progress: &Progress,
 ) -> anyhow::Result<Wired> {
     let store = Store::open(config.object_store_url()?.as_str())?;
     store.sweep().await?;
@@ -214,7 +188,7 @@ async fn wire(
     let limits = config.limits.clone();
     let speed = SpeedService::new(DeltaStore::new(store.clone()), Arc::clone(&clock), limits.clone(), cores);
     let tasks = Tasks::new();
-    let registry = Registry::open(RegistryParts {
+    let parts = RegistryParts {
         catalog: Arc::clone(&catalog),
         store: store.clone(),
         speed: Arc::clone(&speed),
@@ -222,8 +196,8 @@ async fn wire(
         limits: limits.clone(),
         folder: Arc::clone(folder),
         tasks: tasks.clone(),
-    })
-    .await?;
+    };
+    let registry = Registry::open(parts, progress).await?;
     let runs = Arc::new(RunService::new(RunParts {
         views: Arc::clone(&registry) as _,
         catalog: Arc::clone(&catalog),
@@ -234,7 +208,6 @@ async fn wire(
         spill: folder.spill(),
         threads: cores,
     }));
-    let schedule = Schedule::new(Arc::clone(&registry) as _, Arc::clone(&runs) as _, Arc::clone(&clock));
     let ingest = IngestService::new(IngestParts {
         streams: Arc::clone(&registry) as _,
         logs: Arc::clone(&registry) as _,
@@ -255,30 +228,28 @@ async fn wire(
     })?;
     let statements = StatementService::new(Arc::clone(&registry), Arc::clone(&runs), Arc::clone(&ingest), stop.clone());
     let statements = Arc::new(statements);
-    Ok(Wired { registry, speed, runs, schedule, ingest, engine, statements, tasks })
+    let background = CancellationToken::new();
+    Ok(Wired { registry, speed, runs, ingest, engine, statements, tasks, background })
 }
 
-/// Runs all background work; the first failure stops the rest.
-async fn run(wired: Wired, router: axum::Router, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let Wired { registry, speed, runs, schedule, ingest, tasks, .. } = wired;
-    let http_stop = stop.clone();
-    let background = CancellationToken::new();
-    tasks.spawn("speed", speed.run(background.clone()));
-    tasks.spawn("runs", runs.work(background.clone()));
-    tasks.spawn("schedule", schedule.run(background.clone()));
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move { http_stop.cancelled().await });
-    let serve = async { server.await.context("http") };
+/// Runs all background work until the server ends; the first failure stops the rest.
+async fn run(wired: Wired, mut server: JoinHandle<std::io::Result<()>>, stop: CancellationToken) -> anyhow::Result<()> {
+    wired.tasks.spawn("runs", Arc::clone(&wired.runs).work(wired.background.clone()));
+    wired.tasks.spawn("schedule", schedule(&wired).run(wired.background.clone()));
     let result = tokio::select! {
-        served = serve => served,
-        failed = tasks.first_failure() => Err(failed),
+        served = &mut server => served.map_err(anyhow::Error::from).and_then(|served| served.context("http")),
+        failed = wired.tasks.first_failure() => {
+            server.abort();
+            Err(failed)
+        }
     };
     stop.cancel();
-    ingest.close().await;
-    background.cancel();
-    registry.stop();
-    let ended = tasks.finish().await;
-    registry.close().await;
-    result.and(ended)
+    result.and(wired.wind_down().await)
+}
+
+fn schedule(wired: &Wired) -> Schedule {
+    let clock = Arc::clone(&wired.registry.parts.clock);
+    Schedule::new(Arc::clone(&wired.registry) as _, Arc::clone(&wired.runs) as _, clock)
 }
 
 /// The state of the routes that serving owns.

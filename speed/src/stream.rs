@@ -189,6 +189,11 @@ impl StreamSpeed {
         self.folded.borrow().clone()
     }
 
+    /// [`StreamSpeed::folded`], as it moves.
+    pub fn watch_folded(&self) -> watch::Receiver<Cut> {
+        self.folded.subscribe()
+    }
+
     /// Waits until everything below `target` is folded; false when that took longer than `timeout`.
     pub(crate) async fn wait_folded(&self, target: &Cut, timeout: Duration) -> bool {
         let mut folded = self.folded.subscribe();

@@ -1,8 +1,9 @@
 //! What a new user does first: start, create, ingest, query, run, stop, start again. (R-107)
 
+use bifold::platform::Starting;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, config, one, rows};
+use crate::harness::{Client, Server, config, one, rows};
 
 const SCRIPT: &str = "
   CREATE STREAM orders (id TEXT NOT NULL, country TEXT, cents BIGINT, at TIMESTAMPTZ NOT NULL,
@@ -45,6 +46,59 @@ async fn a_second_start_on_the_same_folder_is_refused() {
     assert!(refused.contains("another bifold is running on it (http://127.0.0.1:"), "{refused}");
     server.stop().await;
     Server::start(folder.path()).await.stop().await;
+}
+
+/// While it recovers a platform says so: alive, not ready, everything else later. (R-069)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_that_recovers_listens_and_says_how_far_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    server.client.sql(SCRIPT).await;
+    server.client.ingest("orders", order("1", "KR", 100)).await;
+    server.stop().await;
+    std::fs::write(folder.path().join("endpoint"), "http://left-behind").unwrap();
+    let starting = Starting::listen(config(folder.path())).await.unwrap();
+    let token = std::fs::read_to_string(folder.path().join("admin-token")).unwrap();
+    let client = Client::new(&starting.url(), token.trim());
+    assert_eq!(client.request("GET", "/healthz").send().await.unwrap().status(), 200);
+    let readiness = client.request("GET", "/readyz").send().await.unwrap();
+    assert_eq!(readiness.status(), 503);
+    let readiness: Value = readiness.json().await.unwrap();
+    assert!(readiness["reasons"][0].as_str().unwrap().starts_with("recovering"), "{readiness}");
+    for (method, path) in [("POST", "/v1/sql"), ("GET", "/v1/streams"), ("POST", "/v1/streams/orders/events")] {
+        let later = client.request(method, path).send().await.unwrap();
+        assert_eq!(
+            (later.status().as_u16(), &later.headers()["content-type"]),
+            (503, &"application/problem+json".parse().unwrap())
+        );
+        assert!(later.headers().contains_key("retry-after"));
+        let problem: Value = later.json().await.unwrap();
+        assert_eq!((&problem["code"], &problem["retryable"]), (&json!("not_ready"), &json!(true)), "{problem}");
+    }
+    assert!(!folder.path().join("endpoint").exists(), "clients wait for it until all is ready");
+    let platform = starting.recover().await.unwrap();
+    assert_eq!(std::fs::read_to_string(folder.path().join("endpoint")).unwrap(), platform.url());
+    assert_eq!(client.request("GET", "/readyz").send().await.unwrap().status(), 200);
+    assert_eq!(*one(&client.sql("SELECT cents FROM per_country").await), 100);
+    platform.stop().await.unwrap();
+}
+
+/// What no delta holds is replayed before the first request is answered: no answer lacks it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_answer_after_a_restart_has_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    server.client.sql(SCRIPT).await;
+    for part in 0..20 {
+        let body: String = (part * 500..part * 500 + 500).map(|n| order(&n.to_string(), "KR", 1)).collect();
+        server.client.ingest("orders", body).await;
+    }
+    server.stop().await;
+    std::fs::remove_dir_all(folder.path().join("deltas")).unwrap();
+    let server = Server::start(folder.path()).await;
+    let answer = server.client.try_sql(json!({ "sql": "SELECT orders FROM per_country", "max_staleness": "0s" })).await;
+    assert_eq!(*one(&answer.unwrap()), 10_000);
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

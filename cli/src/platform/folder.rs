@@ -32,6 +32,13 @@ impl DataFolder {
             ),
             Err(TryLockError::Error(error)) => return Err(error).context("locking the data folder"),
         }
+        // one that a killed process left behind: clients wait for this file, and it is written when all is ready
+        match std::fs::remove_file(root.join(ENDPOINT_FILE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context("removing the endpoint file of an earlier process");
+            }
+            _ => {}
+        }
         let token = admin_token(&root, config.auth.token.as_deref())?;
         Ok(Self { root, token, _lock: lock })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use batch::landing::LandingParts;
 use batch::{BatchView, Landing};
+use futures::future::join_all;
 use operators::{StaticTable, View, ViewSource};
 use parking_lot::RwLock;
 use schemas::problem::SqlPosition;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::folder::DataFolder;
+use super::gate::Progress;
 use super::static_tables;
 use super::tasks::Tasks;
 
@@ -65,7 +67,7 @@ impl std::fmt::Debug for Registry {
 
 impl Registry {
     /// Opens everything that the catalogue names.
-    pub(crate) async fn open(parts: RegistryParts) -> anyhow::Result<Arc<Self>> {
+    pub(crate) async fn open(parts: RegistryParts, progress: &Progress) -> anyhow::Result<Arc<Self>> {
         let catalog = parts.catalog.current();
         let registry =
             Arc::new(Self { parts, streams: RwLock::default(), views: RwLock::default(), tables: RwLock::default() });
@@ -74,10 +76,22 @@ impl Registry {
             registry.add_table(table, rows);
         }
         for stream in &catalog.streams {
+            progress.say(&stream.name, "opening its log and its deltas");
             let opened = registry.open_stream(stream, &catalog).await;
             opened.with_context(|| format!("opening stream {}", stream.name))?;
+            progress.say(&stream.name, "opened");
         }
         Ok(registry)
+    }
+
+    /// Waits until the folds of all streams have replayed what their logs hold now.
+    pub(crate) async fn replay(&self, progress: &Progress) {
+        let streams = self.streams();
+        let replays = streams.iter().filter_map(|open| {
+            let folded = self.parts.speed.stream(open.def.id)?.watch_folded();
+            Some(async move { progress.replay(&open.def.name, &open.log.head(), folded).await })
+        });
+        join_all(replays).await;
     }
 
     async fn open_stream(&self, stream: &StreamDef, catalog: &Catalog) -> anyhow::Result<()> {

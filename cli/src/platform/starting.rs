@@ -1,0 +1,121 @@
+//! A platform that is starting: it listens at once, and says how far it is until it is recovered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use storage::clock::{Clock, SystemClock};
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::folder::DataFolder;
+use super::gate::{Gate, Progress};
+use super::{Platform, Wired, http, run, wire};
+use crate::config::Config;
+
+/// How many ports after the configured one are tried when it is taken.
+const PORTS_TRIED: u16 = 20;
+
+/// A platform between its first request and its recovery: `/healthz` is 200, `/readyz` 503 with the
+/// reasons, everything else a 503 problem with `Retry-After`.
+#[derive(Debug)]
+pub struct Starting {
+    config: Config,
+    folder: Arc<DataFolder>,
+    address: SocketAddr,
+    taken_port: Option<u16>,
+    gate: Arc<Gate>,
+    progress: Progress,
+    server: JoinHandle<std::io::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Starting {
+    /// Takes the data folder and listens.
+    ///
+    /// # Errors
+    /// The folder is in use by another process; no port is free.
+    pub async fn listen(config: Config) -> anyhow::Result<Self> {
+        let folder = Arc::new(DataFolder::open(&config)?);
+        let (listener, taken_port) = listen(config.listen).await?;
+        let address = listener.local_addr()?;
+        let (progress, stop) = (Progress::default(), CancellationToken::new());
+        let gate = Gate::new(progress.clone());
+        let server = axum::serve(listener, gate.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let server = tokio::spawn(async move { server.await });
+        Ok(Self { config, folder, address, taken_port, gate, progress, server, stop })
+    }
+
+    /// `http://127.0.0.1:4480`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Opens and recovers every stream, replays what is not in its deltas, and lets every request in.
+    ///
+    /// # Errors
+    /// The folder is damaged. Nothing listens any more then.
+    pub async fn recover(self) -> anyhow::Result<Platform> {
+        self.recover_with_clock(Arc::new(SystemClock)).await
+    }
+
+    /// [`Starting::recover`] with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recover_with_clock(self, clock: Arc<dyn Clock>) -> anyhow::Result<Platform> {
+        // whatever ends this halfway ends the server too
+        let unless_recovered = self.stop.clone().drop_guard();
+        let metrics = http::metrics()?;
+        let wired = wire(&self.config, &self.folder, clock, &self.stop, &self.progress).await?;
+        wired.tasks.spawn("metrics", http::keep_metrics_small(metrics.clone(), self.stop.clone()));
+        if let Err(failed) = replay(&wired, &self.progress).await {
+            self.stop.cancel();
+            // the first failure is the reason; what fails on the way down follows from it
+            let _ = wired.wind_down().await;
+            return Err(failed);
+        }
+        self.gate.open(http::router(&wired, self.folder.token(), metrics));
+        let url = self.url();
+        self.folder.announce(&url)?;
+        let stop = unless_recovered.disarm();
+        Ok(Platform {
+            address: self.address,
+            url,
+            token: self.folder.token().to_owned(),
+            taken_port: self.taken_port,
+            engine: Arc::clone(&wired.engine),
+            ingest: Arc::clone(&wired.ingest),
+            registry: Arc::clone(&wired.registry),
+            folder: self.folder,
+            work: Mutex::new(Some(tokio::spawn(run(wired, self.server, stop.clone())))),
+            stop,
+        })
+    }
+}
+
+/// Folds what the logs hold beyond the deltas; fails if background work does.
+async fn replay(wired: &Wired, progress: &Progress) -> anyhow::Result<()> {
+    wired.tasks.spawn("speed", Arc::clone(&wired.speed).run(wired.background.clone()));
+    tokio::select! {
+        () = wired.registry.replay(progress) => Ok(()),
+        failed = wired.tasks.first_failure() => Err(failed),
+    }
+}
+
+/// The configured address, or the next free port.
+async fn listen(wanted: SocketAddr) -> anyhow::Result<(TcpListener, Option<u16>)> {
+    let mut address = wanted;
+    for _ in 0..=PORTS_TRIED {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok((listener, (address.port() != wanted.port()).then_some(wanted.port()))),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && address.port() < u16::MAX => {
+                address.set_port(address.port() + 1);
+            }
+            Err(error) => return Err(error).with_context(|| format!("listening on {address}")),
+        }
+    }
+    anyhow::bail!("ports {} to {} are all taken: choose another one with --listen", wanted.port(), address.port())
+}
