@@ -7,7 +7,7 @@ use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, internal_err};
+use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::LogicalPlan;
@@ -19,7 +19,7 @@ use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::StreamExt;
 use futures::executor::block_on;
 use parking_lot::Mutex;
-use schemas::{LatePolicy, LedgerCounts, Offset, Partition, Problem};
+use schemas::{Code, LatePolicy, LedgerCounts, Offset, Partition, Problem};
 
 use crate::cells::{CellTable, compute_problem};
 use crate::view::{FEED, View, feed_table};
@@ -47,6 +47,10 @@ impl Folder {
     ///
     /// Returns how many records went into which class. The ledger's position hash is not filled:
     /// it is the same for all views of a stream, see `evidence::count_positions`.
+    ///
+    /// # Errors
+    /// `computation_failed`, with the position of the first record whose value cannot be computed. The
+    /// folder is of no use any more then.
     pub fn fold(&mut self, partition: Partition, base: Offset, rows: &RecordBatch) -> Result<LedgerCounts, Problem> {
         let columns = self.view.input_columns().iter().map(|index| Arc::clone(rows.column(*index))).collect();
         self.fold_columns(partition, base, columns, rows.num_rows())
@@ -63,7 +67,44 @@ impl Folder {
         if rows == 0 {
             return Ok(LedgerCounts::default());
         }
-        self.try_fold(partition, base, columns, rows).map_err(|e| compute_problem(&e))
+        let folded = self.try_fold(partition, base, columns.clone(), rows);
+        folded.map_err(|error| self.located(&error, (partition, base), &columns, rows))
+    }
+
+    /// An error with the record that it comes from: the last one of the shortest prefix of the rows that
+    /// fails alone. How the rows are cut into batches makes no difference to it.
+    fn located(
+        &self,
+        error: &DataFusionError,
+        (partition, base): (Partition, Offset),
+        columns: &[ArrayRef],
+        rows: usize,
+    ) -> Problem {
+        let problem = compute_problem(error);
+        if problem.code != Code::ComputationFailed {
+            return problem;
+        }
+        let failure = |to: usize| {
+            let part = columns.iter().map(|column| column.slice(0, to)).collect();
+            Self::new(&self.view).ok()?.try_fold(partition, base, part, to).err()
+        };
+        let Some(mut found) = failure(rows) else {
+            // no record fails alone: what was folded before has its part in it
+            let last = base + rows as u64 - 1;
+            let detail = format!("partition {partition}, offsets {base} to {last}: {}", problem.detail);
+            return Problem { detail, ..problem };
+        };
+        let (mut good, mut bad) = (0, rows);
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            match failure(middle) {
+                Some(earlier) => (bad, found) = (middle, earlier),
+                None => good = middle,
+            }
+        }
+        let problem = compute_problem(&found);
+        let detail = format!("partition {partition}, offset {}: {}", base + bad as u64 - 1, problem.detail);
+        Problem { detail, ..problem }
     }
 
     fn try_fold(

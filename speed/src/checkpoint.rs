@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use operators::View;
-use schemas::documents::delta::{DeltaHeader, DeltaView};
+use schemas::documents::delta::{DeltaHeader, DeltaView, FailedView};
 use schemas::{Code, Cut, Problem};
 use storage::StorageError;
 use storage::snapshot::RangeStates;
@@ -98,13 +98,21 @@ impl StreamSpeed {
     }
 
     /// States that cannot be merged are of no use: the view's readers are told why.
-    fn fail_view(&self, id: Uuid, problem: Problem) {
+    pub(crate) fn fail_view(&self, id: Uuid, problem: Problem) {
         tracing::error!(stream = self.name(), view = %id, error = %problem, "states of a view cannot be merged");
         let mut base = self.base.lock();
+        self.for_each_shard(|shard| shard.fail_view(id, &problem));
         if let Some(state) = base.views.get_mut(&id) {
             state.failed = Some(problem);
         }
         base.version += 1;
+    }
+
+    /// The views that cannot be folded any more, for a delta: a restart must not take them for whole.
+    pub(crate) fn failed_views(&self) -> Vec<FailedView> {
+        let base = self.base.lock();
+        let failed = base.views.iter().filter_map(|(id, state)| Some((id, state.failed.as_ref()?)));
+        failed.map(|(id, why)| FailedView { view: *id, code: why.code, detail: why.detail.clone() }).collect()
     }
 
     fn move_tails(&self, base: &mut Base) {
@@ -126,7 +134,8 @@ impl StreamSpeed {
             return;
         }
         let ranges = tails.into_iter().filter_map(|(id, tail)| {
-            let start = base.views.get(&id)?.start().join(&from);
+            let state = base.views.get(&id).filter(|state| state.failed.is_none())?;
+            let start = state.start().join(&from);
             let end = to.join(&start);
             Some((id, Arc::new(range_of(tail, start, end, partitions))))
         });
@@ -161,6 +170,7 @@ impl StreamSpeed {
             to,
             max_event_time_us,
             views: ranges.iter().map(|(id, range)| described(*id, range, views)).collect(),
+            failed: self.failed_views(),
             created_at_us: self.parts.clock.now_us(),
         }
     }

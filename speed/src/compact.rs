@@ -64,13 +64,19 @@ impl StreamSpeed {
                     sorted: false,
                     ledger: sum(&parts),
                 };
-                ranges.insert(*id, Arc::new(merged(view, &range)?));
+                match merged(view, &range) {
+                    Ok(range) => {
+                        ranges.insert(*id, Arc::new(range));
+                    }
+                    Err(problem) => self.fail_view(*id, problem),
+                }
             }
         }
         let header = DeltaHeader {
             first_checkpoint: first.first_checkpoint,
             from: first.from.clone(),
             views: ranges.iter().map(|(id, range)| described(*id, range, &views)).collect(),
+            failed: self.failed_views(),
             ..DeltaHeader::clone(last)
         };
         Ok(Link { header: Arc::new(header), views: ranges })

@@ -41,13 +41,24 @@ pub(crate) async fn recover(parts: Parts, views: &[ViewInput], shards: usize) ->
         let link = link(delta, &base, &parts)?;
         base.links.push(link);
     }
+    note_failures(&mut base);
     base.forget_covered();
     let starts: Vec<Cut> = views.iter().map(|input| base.views[&input.id].start()).collect();
     let stream = StreamSpeed::new(parts, base, &durable, &times, shards);
     for (input, start) in views.iter().zip(starts) {
         stream.restore_view(input.id, &input.view, &start)?;
     }
+    stream.stop_failed_views();
     Ok(Arc::new(stream))
+}
+
+/// A view that a record had stopped is stopped still: its deltas end before that record.
+fn note_failures(base: &mut Base) {
+    for failed in base.links.iter().flat_map(|link| &link.header.failed) {
+        if let Some(state) = base.views.get_mut(&failed.view) {
+            state.failed = Some(Problem::new(failed.code, failed.detail.clone()));
+        }
+    }
 }
 
 fn state_of(input: &ViewInput, parts: &Parts) -> ViewState {

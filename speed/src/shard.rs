@@ -98,7 +98,9 @@ impl Shard {
         assert!(frame.base == next, "partition {}: {} follows {next}", frame.partition, frame.base);
         let mut positions = Positions::default();
         for view in self.views.values_mut().filter(|view| view.failed.is_none()) {
-            view.failed = view.fold(&frame, &mut positions).err();
+            if let Err(problem) = view.fold(&frame, &mut positions) {
+                view.fail(problem);
+            }
         }
         self.note_event_time(&frame);
         self.next.insert(frame.partition, frame.end());
@@ -107,6 +109,13 @@ impl Shard {
     /// Views that can no longer be folded, and why.
     pub(crate) fn failures(&self) -> Vec<(Uuid, Problem)> {
         self.views.iter().filter_map(|(id, view)| Some((*id, view.failed.clone()?))).collect()
+    }
+
+    /// Folds a view no longer.
+    pub(crate) fn fail_view(&mut self, id: Uuid, problem: &Problem) {
+        if let Some(view) = self.views.get_mut(&id).filter(|view| view.failed.is_none()) {
+            view.fail(problem.clone());
+        }
     }
 
     fn note_event_time(&mut self, frame: &Frame) {
@@ -119,7 +128,9 @@ impl Shard {
     /// Moves what every view folded into its tail.
     pub(crate) fn seal(&mut self) {
         for view in self.views.values_mut().filter(|view| view.failed.is_none()) {
-            view.failed = view.seal().err();
+            if let Err(problem) = view.seal() {
+                view.fail(problem);
+            }
         }
     }
 
@@ -148,6 +159,14 @@ impl Shard {
 }
 
 impl ShardView {
+    /// What was folded lacks the record that cannot be: nothing of it is kept.
+    fn fail(&mut self, problem: Problem) {
+        self.failed = Some(problem);
+        self.sealed.clear();
+        self.ledger.clear();
+        let _ = self.folder.take();
+    }
+
     fn fold(&mut self, frame: &Frame, positions: &mut Positions) -> Result<(), Problem> {
         let start = self.start.offset(frame.partition);
         let Some(frame) = frame.clip(&(start..Offset::MAX)) else { return Ok(()) };

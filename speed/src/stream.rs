@@ -337,6 +337,14 @@ impl StreamSpeed {
         self.shards.iter().try_for_each(|shard| shard.lock().add_view(id, view, start))
     }
 
+    /// Folds the views no longer that recovery found to have failed.
+    pub(crate) fn stop_failed_views(&self) {
+        let base = self.base.lock();
+        for (id, problem) in base.views.iter().filter_map(|(id, state)| Some((*id, state.failed.as_ref()?))) {
+            self.for_each_shard(|shard| shard.fail_view(id, problem));
+        }
+    }
+
     /// The compiled views, by id.
     pub(crate) fn views_by_id(&self) -> BTreeMap<Uuid, Arc<operators::View>> {
         self.views.lock().clone()

@@ -106,6 +106,13 @@ impl Running {
         view
     }
 
+    /// Why [`VIEW`] can no longer be folded.
+    async fn failure(&self) -> schemas::Problem {
+        let snapshot =
+            self.service.snapshot(stream().id, Some(&self.log.head()), Duration::from_secs(20)).await.unwrap();
+        snapshot.views[&VIEW].failed.clone().unwrap()
+    }
+
     /// Stops without a last checkpoint, as a crash would.
     async fn crash(self) {
         self.work.abort();
@@ -282,4 +289,43 @@ async fn a_position_that_is_not_reached_in_time_is_stale() {
     let asked = running.service.snapshot(stream().id, Some(&beyond), Duration::from_millis(30)).await;
     assert_eq!(asked.unwrap_err().code, schemas::Code::Stale);
     running.end().await;
+}
+
+/// A record that stops a view: every restart says the same, with the record's position, whatever was
+/// checkpointed before, after or never, and however the log cuts the records into frames.
+#[rstest::rstest]
+#[case::never_checkpointed(false, false)]
+#[case::checkpointed_before(true, false)]
+#[case::checkpointed_after(false, true)]
+#[case::checkpointed_twice(true, true)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_failed_says_the_same_after_a_restart(#[case] before: bool, #[case] after: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::in_memory();
+    let (odd, good) = (view("SELECT k, sum(1000 / (n - 100)) AS x FROM s GROUP BY k"), view("SELECT sum(n) AS n FROM s"));
+    let other = ViewInput { id: Uuid::from_u128(8), ..input(&good) };
+    let views = [input(&odd), other];
+    let running = start(folder.path(), &store, &views, 3_600_000).await;
+    running.append(0, 30).await;
+    if before {
+        running.service.barrier(stream().id).await.unwrap();
+    }
+    running.append(90, 130).await;
+    let failed = running.failure().await;
+    assert_eq!(failed.code, schemas::Code::ComputationFailed);
+    // 90 is a multiple of the partitions: both appends are in partition 0, and 100 is its 41st record
+    assert!(failed.detail.starts_with("partition 0, offset 40: "), "{}", failed.detail);
+    if after {
+        running.service.barrier(stream().id).await.unwrap();
+        running.append(200, 210).await;
+        running.service.barrier(stream().id).await.unwrap();
+    }
+    let whole = merged(&good, &*running.view(Uuid::from_u128(8)).await);
+    running.crash().await;
+    for _ in 0..2 {
+        let again = start(folder.path(), &store, &views, 3_600_000).await;
+        assert_eq!(again.failure().await, failed);
+        assert_eq!(merged(&good, &*again.view(Uuid::from_u128(8)).await).columns(), whole.columns());
+        again.crash().await;
+    }
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::ledger::LedgerCounts;
 use crate::position::Cut;
+use crate::problem::Code;
 
 /// What a delta object says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +30,22 @@ pub struct DeltaHeader {
     pub max_event_time_us: Vec<Option<i64>>,
     /// The views in it, by id.
     pub views: Vec<DeltaView>,
+    /// Views that a record below `to` has stopped: they are in no delta from then on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<FailedView>,
     /// Microseconds since the epoch.
     pub created_at_us: i64,
+}
+
+/// A view that cannot be folded any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedView {
+    /// The view.
+    pub view: Uuid,
+    /// What readers are told.
+    pub code: Code,
+    /// Which record it was, and why.
+    pub detail: String,
 }
 
 /// One view's part of a delta.

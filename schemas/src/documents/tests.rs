@@ -12,7 +12,7 @@ use super::certificate::{
     CellCheck, CellDifference, Certificate, Digest, Explanation, InputCheck, LedgerCheck, OracleCheck, RecordReference,
     Verdict, by_partition,
 };
-use super::delta::{DeltaHeader, DeltaView};
+use super::delta::{DeltaHeader, DeltaView, FailedView};
 use super::ledger::LedgerCounts;
 use super::manifest::{BatchFile, Manifest};
 use super::run::{RunDocument, RunKind, RunState, RunTrigger};
@@ -139,9 +139,13 @@ fn delta_v1() {
             ledger: vec![ledger(), LedgerCounts::default()],
             bytes: 4_096,
         }],
+        failed: vec![],
         created_at_us: TIME_US,
     };
     assert_frozen(include_str!("../../frozen/delta-v1.json"), &header);
+    let detail = "partition 0, offset 17: Divide by zero error".into();
+    let failed = vec![FailedView { view: VIEW, code: crate::Code::ComputationFailed, detail }];
+    assert_frozen(include_str!("../../frozen/delta-v1-failed.json"), &DeltaHeader { failed, ..header });
 }
 
 #[test]

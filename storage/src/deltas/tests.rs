@@ -31,6 +31,7 @@ fn header(first: u64, last: u64, from: u64, to: u64, views: usize) -> DeltaHeade
         to: Cut(vec![to]),
         max_event_time_us: vec![Some(5), None],
         views: (0..views).map(view).collect(),
+        failed: vec![],
         created_at_us: 1_000,
     }
 }
