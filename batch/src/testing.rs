@@ -13,11 +13,9 @@ use schemas::problem::SqlPosition;
 use schemas::{
     Code, ColumnDef, Cut, LatePolicy, LedgerCounts, Offset, OnBadData, Partition, Problem, SqlType, StreamDef,
 };
-use storage::StorageError;
 use storage::layers::Speed;
-use storage::log::{Frame, Log, Pending};
+use storage::log::{Frame, Log, MemoryLog};
 use storage::snapshot::{RangeStates, StreamSnapshot, ViewSnapshot};
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::recompute::{Each, Records, Unit};
@@ -175,74 +173,9 @@ pub(crate) fn delta(view: &Arc<View>, frames: &[Frame], from: &Cut, to: &Cut) ->
     RangeStates { from: from.clone(), to: to.clone(), states: states.into_iter().collect(), sorted: true, ledger }
 }
 
-/// A log in memory.
-#[derive(Debug)]
-pub(crate) struct MemoryLog {
-    frames: Mutex<BTreeMap<Partition, Vec<Frame>>>,
-    head: watch::Sender<Cut>,
-    start: Mutex<Cut>,
-}
-
-impl MemoryLog {
-    pub(crate) fn new() -> Self {
-        let head = watch::Sender::new(Cut::zero(PARTITIONS));
-        Self { frames: Mutex::default(), head, start: Mutex::new(Cut::zero(PARTITIONS)) }
-    }
-
-    pub(crate) fn push(&self, frame: Frame) {
-        let (partition, end) = (frame.partition, frame.end());
-        self.frames.lock().entry(partition).or_default().push(frame);
-        self.head.send_modify(|head| head.set(partition, end));
-    }
-}
-
-#[async_trait]
-impl Log for MemoryLog {
-    fn incarnation(&self) -> Uuid {
-        stream().incarnation
-    }
-
-    fn partitions(&self) -> u32 {
-        PARTITIONS
-    }
-
-    fn append(&self, _: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError> {
-        Err(StorageError::Closed { what: "log".into() })
-    }
-
-    fn start(&self) -> Cut {
-        self.start.lock().clone()
-    }
-
-    fn head(&self) -> Cut {
-        self.head.borrow().clone()
-    }
-
-    fn watch_head(&self) -> watch::Receiver<Cut> {
-        self.head.subscribe()
-    }
-
-    async fn read(&self, partition: Partition, from: Offset, rows_max: usize) -> Result<Vec<Frame>, StorageError> {
-        if from < self.start().offset(partition) {
-            return Err(StorageError::NotFound { path: format!("{partition}:{from}") });
-        }
-        let (mut read, mut rows) = (vec![], 0);
-        for frame in self.frames.lock().get(&partition).into_iter().flatten() {
-            if let Some(frame) = frame.clip(&(from..u64::MAX)).filter(|_| rows < rows_max) {
-                rows += frame.rows.num_rows();
-                read.push(frame);
-            }
-        }
-        Ok(read)
-    }
-
-    async fn truncate(&self, below: &Cut) -> Result<(), StorageError> {
-        let mut start = self.start.lock();
-        *start = start.join(below);
-        Ok(())
-    }
-
-    async fn close(&self) {}
+/// An empty log of [`stream`].
+pub(crate) fn log() -> Arc<MemoryLog> {
+    MemoryLog::new(stream().incarnation, PARTITIONS)
 }
 
 /// A speed layer that folds a log's frames when it is asked, and forgets below what is published.
@@ -289,7 +222,7 @@ impl FakeSpeed {
 impl Speed for FakeSpeed {
     async fn barrier(&self, _: Uuid) -> Result<Cut, Problem> {
         let head = self.log.head();
-        let frames: Vec<Frame> = self.log.frames.lock().values().flatten().cloned().collect();
+        let frames = self.log.frames();
         for (id, snapshot) in self.views.lock().iter_mut() {
             let mut range = delta(&self.folds.lock()[id], &frames, &snapshot.to, &head);
             if let Some(plant) = *self.plant.lock() {
@@ -326,7 +259,7 @@ impl Speed for FakeSpeed {
         let view = views.get_mut(&manifest.view).ok_or_else(|| Problem::new(Code::NotFound, "view"))?;
         view.ranges.retain(|range| !range.to.is_at_most(&manifest.cut));
         if manifest.rolled_back_from.is_some() {
-            let frames: Vec<Frame> = self.log.frames.lock().values().flatten().cloned().collect();
+            let frames = self.log.frames();
             let to = view.to.clone();
             view.ranges = vec![Arc::new(delta(&self.folds.lock()[&manifest.view], &frames, &manifest.cut, &to))];
         }

@@ -1,18 +1,15 @@
-//! What the tests of this crate share: a stream, a log in memory whose disk obeys the test.
+//! What the tests of this crate share: a stream, its logs in memory, and what is in them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
 use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
-use async_trait::async_trait;
-use parking_lot::Mutex;
 use schemas::column::ColumnDef;
-use schemas::{Cut, LatePolicy, Limits, Offset, OnBadData, Partition, SqlType, StreamDef};
-use storage::StorageError;
+use schemas::{LatePolicy, Limits, OnBadData, Partition, SqlType, StreamDef};
 use storage::layers::Logs;
-use storage::log::{Frame, Log, Pending, Placed};
-use tokio::sync::{oneshot, watch};
+use storage::log::{Log, MemoryLog};
 use uuid::Uuid;
 
 use crate::decode::decode;
@@ -52,154 +49,37 @@ pub(crate) fn decode_lines(stream: &StreamDef, lines: &str) -> RecordBatch {
     decoded.rows
 }
 
-/// What the disk of a [`MemoryLog`] does with an append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Disk {
-    /// Durable at once.
-    Quick,
-    /// Waits for [`MemoryLog::flush`].
-    Held,
-    /// The queue takes nothing.
-    Full,
+/// An empty log of [`stream`].
+pub(crate) fn log(partitions: u32) -> Arc<MemoryLog> {
+    MemoryLog::new(Uuid::from_u128(2), partitions)
 }
 
-type Queued = (Vec<(Partition, RecordBatch)>, oneshot::Sender<Result<Vec<Placed>, StorageError>>);
-
-#[derive(Debug)]
-struct Inner {
-    disk: Disk,
-    frames: Vec<Vec<Frame>>,
-    queue: Vec<Queued>,
-}
-
-#[derive(Debug)]
-pub(crate) struct MemoryLog {
-    inner: Mutex<Inner>,
-    head: watch::Sender<Cut>,
-}
-
-impl MemoryLog {
-    pub(crate) fn new(partitions: u32) -> Arc<Self> {
-        let frames = vec![vec![]; partitions as usize];
-        let inner = Mutex::new(Inner { disk: Disk::Quick, frames, queue: vec![] });
-        Arc::new(Self { inner, head: watch::Sender::new(Cut::zero(partitions)) })
-    }
-
-    pub(crate) fn set(&self, disk: Disk) {
-        self.inner.lock().disk = disk;
-    }
-
-    pub(crate) fn queued(&self) -> usize {
-        self.inner.lock().queue.len()
-    }
-
-    /// Ends everything that is queued, well or not.
-    pub(crate) fn flush(&self, well: bool) {
-        self.flush_first(self.queued(), well);
-    }
-
-    /// Ends the oldest `appends` that are queued, well or not: a group of their own.
-    pub(crate) fn flush_first(&self, appends: usize, well: bool) {
-        let mut inner = self.inner.lock();
-        let group: Vec<Queued> = inner.queue.drain(..appends).collect();
-        for (rows, done) in group {
-            let result =
-                if well { Ok(self.place(&mut inner, rows)) } else { Err(StorageError::io("fsync", "no disk")) };
-            let _ = done.send(result);
-        }
-    }
-
-    fn place(&self, inner: &mut Inner, rows: Vec<(Partition, RecordBatch)>) -> Vec<Placed> {
-        let mut placed = vec![];
-        self.head.send_modify(|head| {
-            for (partition, rows) in rows {
-                let frame = Frame { partition, base: head.offset(partition), rows };
-                placed.push((partition, frame.base..frame.end()));
-                head.set(partition, frame.end());
-                inner.frames[partition as usize].push(frame);
-            }
-        });
-        placed
-    }
-
+/// What is in a log.
+pub(crate) trait Content {
     /// All rows of a partition.
-    pub(crate) fn rows(&self, partition: Partition) -> Option<RecordBatch> {
-        let inner = self.inner.lock();
-        let frames = &inner.frames[partition as usize];
-        let schema = frames.first()?.rows.schema();
-        Some(concat_batches(&schema, frames.iter().map(|frame| &frame.rows)).unwrap())
-    }
+    fn rows(&self, partition: Partition) -> Option<RecordBatch>;
 
     /// All values of a text column, over all partitions, sorted.
-    pub(crate) fn texts(&self, column: &str) -> Vec<String> {
-        use arrow::array::AsArray;
-        let partitions = (0..self.partitions()).filter_map(|p| self.rows(p));
-        let mut texts: Vec<String> = partitions
-            .flat_map(|rows| {
-                let column = rows.column_by_name(column).unwrap().as_string_view().clone();
-                column.iter().map(|text| text.unwrap_or("null").to_owned()).collect::<Vec<_>>()
-            })
-            .collect();
+    fn texts(&self, column: &str) -> Vec<String>;
+}
+
+impl Content for MemoryLog {
+    fn rows(&self, partition: Partition) -> Option<RecordBatch> {
+        let frames = self.frames();
+        let rows: Vec<_> = frames.iter().filter(|f| f.partition == partition).map(|frame| &frame.rows).collect();
+        let schema = rows.first()?.schema();
+        Some(concat_batches(&schema, rows).unwrap())
+    }
+
+    fn texts(&self, column: &str) -> Vec<String> {
+        let text = |text: Option<&str>| text.unwrap_or("null").to_owned();
+        let of = |rows: &RecordBatch| -> Vec<String> {
+            rows.column_by_name(column).unwrap().as_string_view().iter().map(text).collect()
+        };
+        let mut texts: Vec<String> = self.frames().iter().flat_map(|frame| of(&frame.rows)).collect();
         texts.sort();
         texts
     }
-}
-
-#[async_trait]
-impl Log for MemoryLog {
-    fn incarnation(&self) -> Uuid {
-        Uuid::from_u128(2)
-    }
-
-    fn partitions(&self) -> u32 {
-        self.inner.lock().frames.len() as u32
-    }
-
-    fn append(&self, rows: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError> {
-        let mut inner = self.inner.lock();
-        let (done, pending) = Pending::new();
-        match inner.disk {
-            Disk::Full => return Err(StorageError::Full { what: "log queue".into() }),
-            Disk::Held => inner.queue.push((rows, done)),
-            Disk::Quick => {
-                let placed = self.place(&mut inner, rows);
-                done.send(Ok(placed)).unwrap();
-            }
-        }
-        Ok(pending)
-    }
-
-    fn start(&self) -> Cut {
-        Cut::zero(self.partitions())
-    }
-
-    fn head(&self) -> Cut {
-        self.head.borrow().clone()
-    }
-
-    fn watch_head(&self) -> watch::Receiver<Cut> {
-        self.head.subscribe()
-    }
-
-    async fn read(&self, partition: Partition, from: Offset, rows_max: usize) -> Result<Vec<Frame>, StorageError> {
-        let inner = self.inner.lock();
-        let mut rows = 0;
-        let mut read = vec![];
-        for frame in inner.frames[partition as usize].iter().filter_map(|f| f.clip(&(from..Offset::MAX))) {
-            if rows >= rows_max {
-                break;
-            }
-            rows += frame.rows.num_rows();
-            read.push(frame);
-        }
-        Ok(read)
-    }
-
-    async fn truncate(&self, _below: &Cut) -> Result<(), StorageError> {
-        Ok(())
-    }
-
-    async fn close(&self) {}
 }
 
 /// The logs of one stream.

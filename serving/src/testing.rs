@@ -24,9 +24,9 @@ use schemas::{
 use storage::batch_view::BatchViewWriter;
 use storage::clock::ManualClock;
 use storage::layers::{Logs, Runs, Snapshots};
-use storage::log::{Frame, Log, Pending};
+use storage::log::{Frame, Log, MemoryLog};
 use storage::snapshot::{RangeStates, StreamSnapshot, ViewSnapshot};
-use storage::{StorageError, Store};
+use storage::Store;
 use uuid::Uuid;
 
 use crate::engine::QueryEngine;
@@ -377,49 +377,10 @@ impl Logs for World {
     }
 
     fn dead_letters(&self, _: Uuid) -> Option<Arc<dyn Log>> {
-        Some(Arc::new(DeadLetters))
+        let log = MemoryLog::new(INCARNATION, 1);
+        log.push(Frame { partition: 0, base: 0, rows: dead_letter_rows() });
+        Some(log)
     }
-}
-
-#[derive(Debug)]
-struct DeadLetters;
-
-#[async_trait]
-impl Log for DeadLetters {
-    fn incarnation(&self) -> Uuid {
-        INCARNATION
-    }
-
-    fn partitions(&self) -> u32 {
-        1
-    }
-
-    fn append(&self, _: Vec<(u32, RecordBatch)>) -> Result<Pending, StorageError> {
-        Err(StorageError::Closed { what: "log".into() })
-    }
-
-    fn start(&self) -> Cut {
-        Cut::zero(1)
-    }
-
-    fn head(&self) -> Cut {
-        Cut(vec![2])
-    }
-
-    fn watch_head(&self) -> tokio::sync::watch::Receiver<Cut> {
-        tokio::sync::watch::channel(self.head()).1
-    }
-
-    async fn read(&self, partition: u32, from: u64, _: usize) -> Result<Vec<Frame>, StorageError> {
-        let frame = Frame { partition, base: 0, rows: dead_letter_rows() };
-        Ok(frame.clip(&(from..2)).into_iter().collect())
-    }
-
-    async fn truncate(&self, _: &Cut) -> Result<(), StorageError> {
-        Ok(())
-    }
-
-    async fn close(&self) {}
 }
 
 /// Remembers what it was asked to do.

@@ -17,8 +17,10 @@ use crate::error::StorageError;
 
 pub mod conformance;
 pub mod embedded;
+pub mod memory;
 
 pub use embedded::{EmbeddedLog, EmbeddedLogConfig};
+pub use memory::MemoryLog;
 
 /// Rows of one partition with consecutive offsets, in the stream's log schema.
 #[derive(Debug, Clone)]

@@ -1,10 +1,11 @@
 //! Landing from a log in memory into a real master.
 
 use storage::clock::ManualClock;
+use storage::log::MemoryLog;
 use url_of::root;
 
 use super::*;
-use crate::testing::{self, MemoryLog, PATIENCE, SECOND_US, START_US};
+use crate::testing::{self, PATIENCE, SECOND_US, START_US};
 
 mod url_of {
     use storage::{Store, paths};
@@ -31,13 +32,13 @@ async fn scene(limits: Limits) -> Scene {
     let stream = Arc::new(testing::stream());
     let url = store.url().join(&path).unwrap();
     let master = Master::open(&url, &stream, Arc::new(clock.clone())).await.unwrap();
-    let log = Arc::new(MemoryLog::new());
+    let log = testing::log();
     let durable = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&durable);
     let landing = Arc::new(Landing::new(LandingParts {
         stream,
         log: Arc::clone(&log) as Arc<dyn Log>,
-        dead_letters: Arc::new(MemoryLog::new()),
+        dead_letters: testing::log(),
         master,
         durable: Arc::new(move || seen.lock().clone()),
         clock: Arc::new(clock.clone()),
@@ -48,7 +49,8 @@ async fn scene(limits: Limits) -> Scene {
 
 fn push(log: &MemoryLog, cut: &Cut) {
     for frame in testing::frames(cut, 9, 50) {
-        if frame.base >= log.head().offset(frame.partition) {
+        let head = log.head().offset(frame.partition);
+        if let Some(frame) = frame.clip(&(head..u64::MAX)) {
             log.push(frame);
         }
     }

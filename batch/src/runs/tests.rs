@@ -6,7 +6,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 use schemas::{Cut, LatePolicy, Verdict, ViewDef};
 use storage::clock::ManualClock;
-use storage::log::Log;
+use storage::log::{Log, MemoryLog};
 use storage::master::Master;
 use storage::paths;
 use tokio::task::JoinHandle;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::landing::{Landing, LandingParts};
-use crate::testing::{self, FakeSpeed, MemoryLog, PATIENCE, START_US};
+use crate::testing::{self, FakeSpeed, PATIENCE, START_US};
 
 const SQL: &str = "SELECT shop, count(*) AS n, sum(price) AS total FROM events GROUP BY shop";
 
@@ -51,7 +51,7 @@ struct Scene {
 
 impl Scene {
     async fn new(folder: &Path) -> Self {
-        Self::with_log(folder, Arc::new(MemoryLog::new())).await
+        Self::with_log(folder, testing::log()).await
     }
 
     async fn with_log(folder: &Path, log: Arc<MemoryLog>) -> Self {
@@ -65,7 +65,7 @@ impl Scene {
         let landing = LandingParts {
             stream,
             log: Arc::clone(&log) as Arc<dyn Log>,
-            dead_letters: Arc::new(MemoryLog::new()),
+            dead_letters: testing::log(),
             master,
             durable: Arc::new(|| None),
             clock: Arc::clone(&clock),
@@ -332,7 +332,7 @@ async fn waiting_run_is_shared_cancelled_and_refused_when_there_is_no_view() {
 #[tokio::test(flavor = "multi_thread")]
 async fn restart_marks_interrupted_runs_and_starts_them_again_once() {
     let folder = tempfile::tempdir().unwrap();
-    let log = Arc::new(MemoryLog::new());
+    let log = testing::log();
     let scene = Scene::with_log(folder.path(), Arc::clone(&log)).await;
     scene.add_view("v", LatePolicy::Include, Refresh::Manual, Cut::default());
     scene.append(&Cut(vec![100, 50, 0]));

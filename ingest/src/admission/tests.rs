@@ -4,11 +4,13 @@ use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use schemas::column::{APPEND_TIME, MAX_EVENT_TIME};
 use storage::clock::ManualClock;
+use storage::log::MemoryLog;
+use storage::log::memory::Disk;
 
 use super::*;
 use crate::admission::parts::split;
 use crate::identity::identities;
-use crate::testing::{Disk, HOUR_US, MemoryLog, decode_lines, stream};
+use crate::testing::{Content, HOUR_US, decode_lines, log, stream};
 
 struct World {
     stream: Arc<StreamDef>,
@@ -19,7 +21,7 @@ struct World {
 
 impl World {
     fn new(partitions: u32) -> Self {
-        Self::on(MemoryLog::new(partitions), partitions, 1_000 * HOUR_US, 1_000_000)
+        Self::on(log(partitions), partitions, 1_000 * HOUR_US, 1_000_000)
     }
 
     /// A process that starts on a log that is there.
@@ -219,7 +221,7 @@ async fn a_full_queue_leaves_no_trace() {
 
 #[tokio::test]
 async fn the_index_is_bounded_and_its_room_comes_back() {
-    let world = World::on(MemoryLog::new(1), 1, 1_000 * HOUR_US, 3);
+    let world = World::on(log(1), 1, 1_000 * HOUR_US, 3);
     world.admit(&[("a", "r", 1), ("b", "r", 1)]).await.unwrap();
     let error = world.admit(&[("c", "r", 1), ("d", "r", 1)]).await.unwrap_err();
     assert!(error.to_string().contains("dedup_horizon"), "{error}");

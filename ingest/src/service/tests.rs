@@ -7,11 +7,13 @@ use axum::http::{Request, Response, StatusCode};
 use rstest::rstest;
 use schemas::{Cut, OnBadData, PositionToken};
 use storage::clock::ManualClock;
+use storage::log::MemoryLog;
+use storage::log::memory::Disk;
 use storage::snapshot::StreamSnapshot;
 use tower::ServiceExt;
 
 use super::*;
-use crate::testing::{Disk, HOUR_US, MemoryLog, MemoryLogs, stream};
+use crate::testing::{Content, HOUR_US, MemoryLogs, log, stream};
 
 #[derive(Default)]
 struct Catalogue(Mutex<BTreeMap<String, Arc<StreamDef>>>);
@@ -61,7 +63,7 @@ struct World {
 }
 
 fn world(limits: Limits) -> World {
-    let (log, keyless, dead_letters) = (MemoryLog::new(4), MemoryLog::new(4), MemoryLog::new(1));
+    let (main, keyless, dead_letters) = (log(4), log(4), log(1));
     let commits = stream("commits", 4);
     let strict = StreamDef { name: "strict".into(), on_bad_data: OnBadData::Reject, ..commits.clone() };
     let clicks = StreamDef { name: "clicks".into(), id: Uuid::from_u128(9), primary_key: vec![], ..commits.clone() };
@@ -69,7 +71,7 @@ fn world(limits: Limits) -> World {
     for def in [commits, strict, clicks] {
         catalogue.0.lock().insert(def.name.clone(), Arc::new(def));
     }
-    let logs = [(Uuid::from_u128(1), Arc::clone(&log)), (Uuid::from_u128(9), Arc::clone(&keyless))].into();
+    let logs = [(Uuid::from_u128(1), Arc::clone(&main)), (Uuid::from_u128(9), Arc::clone(&keyless))].into();
     let asked = Arc::new(Asked::default());
     let service = IngestService::new(IngestParts {
         streams: Arc::clone(&catalogue) as Arc<dyn Streams>,
@@ -78,7 +80,7 @@ fn world(limits: Limits) -> World {
         clock: Arc::new(ManualClock::at(1_000 * HOUR_US)),
         limits,
     });
-    World { service, log, keyless, dead_letters, catalogue, asked }
+    World { service, log: main, keyless, dead_letters, catalogue, asked }
 }
 
 impl World {

@@ -125,58 +125,25 @@ mod tests {
     use arrow::array::{AsArray, BinaryArray};
     use arrow::datatypes::Int64Type;
     use arrow::record_batch::RecordBatch;
-    use async_trait::async_trait;
     use schemas::Cut;
-    use storage::StorageError;
-    use storage::log::{Frame, Log, Pending};
+    use storage::log::{Frame, Log, MemoryLog};
     use uuid::Uuid;
 
     /// A thousand records of a hundred bytes, of which the first ten are given up; frames of 300.
-    #[derive(Debug)]
-    struct Thousand;
-
-    #[async_trait]
-    impl Log for Thousand {
-        fn incarnation(&self) -> Uuid {
-            Uuid::nil()
-        }
-
-        fn partitions(&self) -> u32 {
-            1
-        }
-
-        fn append(&self, _: Vec<(u32, RecordBatch)>) -> Result<Pending, StorageError> {
-            Err(StorageError::Closed { what: "log".into() })
-        }
-
-        fn start(&self) -> Cut {
-            Cut(vec![10])
-        }
-
-        fn head(&self) -> Cut {
-            Cut(vec![1_000])
-        }
-
-        fn watch_head(&self) -> tokio::sync::watch::Receiver<Cut> {
-            tokio::sync::watch::channel(self.head()).1
-        }
-
-        async fn read(&self, partition: u32, from: u64, _: usize) -> Result<Vec<Frame>, StorageError> {
-            let base = from / 300 * 300;
+    async fn thousand() -> Arc<MemoryLog> {
+        let log = MemoryLog::new(Uuid::nil(), 1);
+        for base in [0, 300, 600, 900] {
             let raw = BinaryArray::from_iter_values((base..1_000.min(base + 300)).map(|_| [b'x'; 100]));
             let rows = RecordBatch::try_from_iter(vec![("raw", Arc::new(raw) as _)]).unwrap();
-            Ok(Frame { partition, base, rows }.clip(&(from..1_000)).into_iter().collect())
+            log.push(Frame { partition: 0, base, rows });
         }
-
-        async fn truncate(&self, _: &Cut) -> Result<(), StorageError> {
-            Ok(())
-        }
-
-        async fn close(&self) {}
+        log.truncate(&Cut(vec![10])).await.unwrap();
+        log
     }
 
     #[tokio::test]
     async fn newest_are_shown_in_order_within_rows_and_bytes() {
+        let log = thousand().await;
         for (rows_max, bytes_max, shown, cut) in [
             (100_000, usize::MAX, 10..1_000, false),
             (990, usize::MAX, 10..1_000, false),
@@ -185,7 +152,7 @@ mod tests {
             (100_000, 100, 1_000..1_000, true),
         ] {
             let mut all = vec![];
-            let found = super::newest(&Thousand, 0, rows_max, bytes_max, &mut all).await.unwrap();
+            let found = super::newest(log.as_ref(), 0, rows_max, bytes_max, &mut all).await.unwrap();
             let offsets = all.iter().flat_map(|rows| rows.column(1).as_primitive::<Int64Type>().values().to_vec());
             assert_eq!((offsets.collect::<Vec<_>>(), found), (shown.collect(), cut), "{rows_max} {bytes_max}");
         }
