@@ -11,10 +11,9 @@
 //! A duplicate is acknowledged once the appends before it ended well, its original among them. The
 //! head tells nothing about that: if a group fails, the next one gets the offsets of the lost rows.
 //!
-//! If a group of appends fails and a later one, decided before that was known, does not, the later
-//! one's largest event times may count rows that never came to be. They are stored, so all layers
-//! still see the same. What is new in it is acknowledged; with duplicates in it, its sender gets an
-//! error, and what he sends again is found to be there.
+//! What was decided on top of a failed append would count rows that never came to be in its largest event
+//! times. The log takes nothing of it: what is queued behind a failure fails too, and what comes later
+//! is of an epoch that has ended, so it is decided again.
 //!
 //! One lock and not one per partition: a request of more than a few events touches every partition
 //! anyway, and the log takes its parts as a whole.
@@ -35,7 +34,7 @@ use parking_lot::Mutex;
 use schemas::{Cut, StreamDef};
 use storage::StorageError;
 use storage::clock::Clock;
-use storage::log::{Log, Pending};
+use storage::log::{Epoch, Log, Pending};
 use tokio::sync::watch;
 
 use self::parts::Part;
@@ -74,6 +73,8 @@ pub(crate) struct Admission {
 struct State {
     partitions: Vec<PartitionState>,
     last_append_us: i64,
+    /// What was read from the log, and decided since, is of this epoch.
+    epoch: Epoch,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +109,8 @@ struct Ticket {
 enum Refusal {
     /// The state is as it was.
     Unchanged(StorageError),
+    /// An append that the state counts has failed: it has to be read again.
+    Outdated,
     /// The state is of no use any more.
     Bug(ArrowError),
 }
@@ -173,9 +176,11 @@ impl Admission {
         if progress.wait_for(|p| p.in_flight.is_empty()).await.is_err() {
             return Err(StorageError::Closed { what: "admission".into() });
         }
+        // before the head is looked at: what fails from here on ends this epoch
+        let epoch = self.log.epoch();
         let recovered = recover(&self.stream, self.log.as_ref(), self.clock.now_us()).await?;
         tracing::info!(stream = %self.stream.name, head = %self.log.head(), "read the admission state from the log");
-        let state = State { partitions: recovered.partitions, last_append_us: recovered.last_append_us };
+        let state = State { partitions: recovered.partitions, last_append_us: recovered.last_append_us, epoch };
         *self.state.lock() = Some(state);
         Ok(())
     }
@@ -195,6 +200,7 @@ impl Admission {
                 *place = Some(state);
                 Err(error)
             }
+            Err(Refusal::Outdated) => Ok(None),
             Err(Refusal::Bug(error)) => Err(StorageError::io("placing rows", error)),
         }
     }
@@ -219,11 +225,12 @@ impl Admission {
         if appends.is_empty() {
             return Ok(Queued { pending: None, admitted, ticket: self.ticket(false) });
         }
-        match self.log.append(appends) {
+        match self.log.append(state.epoch, appends) {
             Ok(pending) => {
                 state.accept(parts, &admitted.cut, now_us);
                 Ok(Queued { pending: Some(pending), admitted, ticket: self.ticket(true) })
             }
+            Err(StorageError::Outdated { .. }) => Err(Refusal::Outdated),
             Err(error) => {
                 state.take_back(undo);
                 Err(Refusal::Unchanged(error))

@@ -74,7 +74,7 @@ impl DeadLetters {
         *last_append_us = received_us.max(*last_append_us);
         let rows = letters(payload, bad, sender, received_us, *last_append_us)
             .map_err(|error| StorageError::io("writing dead letters", error))?;
-        self.log.append(vec![(0, rows)])
+        self.log.append(self.log.epoch(), vec![(0, rows)])
     }
 }
 

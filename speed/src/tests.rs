@@ -95,7 +95,7 @@ async fn start(folder: &Path, store: &Store, views: &[ViewInput], interval_ms: u
 impl Running {
     async fn append(&self, from: i64, to: i64) {
         let partition = (from % i64::from(PARTITIONS)) as u32;
-        self.log.append(vec![(partition, rows(from, to))]).unwrap().durable().await.unwrap();
+        self.log.append(self.log.epoch(), vec![(partition, rows(from, to))]).unwrap().durable().await.unwrap();
     }
 
     async fn view(&self, id: Uuid) -> Arc<ViewSnapshot> {
@@ -302,7 +302,8 @@ async fn a_position_that_is_not_reached_in_time_is_stale() {
 async fn a_view_that_failed_says_the_same_after_a_restart(#[case] before: bool, #[case] after: bool) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::in_memory();
-    let (odd, good) = (view("SELECT k, sum(1000 / (n - 100)) AS x FROM s GROUP BY k"), view("SELECT sum(n) AS n FROM s"));
+    let (odd, good) =
+        (view("SELECT k, sum(1000 / (n - 100)) AS x FROM s GROUP BY k"), view("SELECT sum(n) AS n FROM s"));
     let other = ViewInput { id: Uuid::from_u128(8), ..input(&good) };
     let views = [input(&odd), other];
     let running = start(folder.path(), &store, &views, 3_600_000).await;

@@ -39,6 +39,12 @@ pub enum StorageError {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It was decided on top of something that failed since: read again and decide again.
+    #[error("{what} has failed since this was decided")]
+    Outdated {
+        /// What failed.
+        what: String,
+    },
     /// The component is stopping.
     #[error("{what} is closed")]
     Closed {
@@ -59,7 +65,7 @@ impl StorageError {
             Self::Full { .. } => Problem::new(Code::Overloaded, self.to_string()),
             Self::NotFound { .. } => Problem::new(Code::NotFound, self.to_string()),
             Self::Io { context, .. } => Problem::new(Code::StorageUnavailable, format!("storage: {context} failed")),
-            Self::Closed { .. } => Problem::new(Code::StorageUnavailable, self.to_string()),
+            Self::Closed { .. } | Self::Outdated { .. } => Problem::new(Code::StorageUnavailable, self.to_string()),
             Self::Conflict { .. } | Self::Damaged { .. } => Problem::new(Code::Internal, self.to_string()),
         }
     }

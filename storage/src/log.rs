@@ -56,6 +56,10 @@ impl Frame {
     }
 }
 
+/// The time between two failed appends. What is decided in an epoch is decided on top of appends that
+/// stand or are on their way; the epoch ends when one of them fails.
+pub type Epoch = u64;
+
 /// The offsets that rows of one partition got.
 pub type Placed = (Partition, Range<Offset>);
 
@@ -73,7 +77,7 @@ impl Pending {
     /// Waits until the rows are on disk. They are visible to readers before this returns.
     ///
     /// # Errors
-    /// The write or the fsync failed: nothing of this append will ever be read.
+    /// The write or the fsync failed, of this append or of one before it: nothing of it will ever be read.
     pub async fn durable(self) -> Result<Vec<Placed>, StorageError> {
         self.0.await.unwrap_or_else(|_| Err(StorageError::Closed { what: "log".into() }))
     }
@@ -88,11 +92,16 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     /// How many partitions there are.
     fn partitions(&self) -> u32;
 
-    /// Queues rows. Per partition, offsets follow the order of the calls. All or nothing.
+    /// The epoch that appends are taken in. It has ended before anybody learns of the append that failed.
+    fn epoch(&self) -> Epoch;
+
+    /// Queues rows that were decided in `epoch`. Per partition, offsets follow the order of the calls. All
+    /// or nothing. An append that fails takes those that are queued behind it with it.
     ///
     /// # Errors
-    /// [`StorageError::Full`] when the queue is at its bound; `Io` once the log has failed.
-    fn append(&self, rows: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError>;
+    /// [`StorageError::Full`] when the queue is at its bound; `Outdated` when `epoch` has ended; `Io` once
+    /// the log has failed.
+    fn append(&self, epoch: Epoch, rows: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError>;
 
     /// First offset per partition that is still kept.
     fn start(&self) -> Cut;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::future::{join_all, try_join_all};
 use schemas::{Cut, Offset, Partition};
 
-use super::{Frame, Log, Placed};
+use super::{Frame, Log, Pending, Placed};
 use crate::error::StorageError;
 
 /// Partitions of the logs under test.
@@ -19,6 +19,13 @@ pub const PARTITIONS: u32 = 3;
 pub trait Subject: Send + Sync {
     /// A new, empty log.
     async fn create(&self) -> Result<Arc<dyn Log>, StorageError>;
+
+    /// Appends five rows to partition 0, and as often as `behind` once more, all in the log's epoch, and
+    /// lets the disk fail the first append. What comes later goes well again.
+    ///
+    /// # Errors
+    /// An append was refused at once.
+    async fn fail(&self, log: &dyn Log, behind: usize) -> Result<Vec<Pending>, StorageError>;
 
     /// The log again, after it was closed: nothing is left of what was in memory.
     async fn reopen(&self, log: Arc<dyn Log>) -> Result<Arc<dyn Log>, StorageError>;
@@ -54,13 +61,14 @@ pub async fn check(subject: &dyn Subject) -> Result<(), StorageError> {
     bad_appends_write_nothing(subject).await?;
     rows_are_visible_before_the_acknowledgement(subject).await?;
     concurrent_appends_keep_their_order(subject).await?;
+    failed_append_ends_its_epoch(subject).await?;
     reopened_log_is_the_same(subject).await?;
     truncated_log_keeps_what_it_must(subject).await?;
     closed_log_refuses(subject).await
 }
 
 async fn append(log: &dyn Log, rows: Vec<(Partition, RecordBatch)>) -> Result<Vec<Placed>, StorageError> {
-    log.append(rows)?.durable().await
+    log.append(log.epoch(), rows)?.durable().await
 }
 
 /// The numbers of a partition from an offset on, read in as many steps as it takes.
@@ -157,10 +165,10 @@ async fn empty_partitions_and_empty_appends(subject: &dyn Subject) -> Result<(),
 async fn bad_appends_write_nothing(subject: &dyn Subject) -> Result<(), StorageError> {
     let log = subject.create().await?;
     append(&*log, vec![(0, rows(0, 1)?)]).await?;
-    let unknown = log.append(vec![(0, rows(1, 1)?), (PARTITIONS, rows(0, 1)?)]);
+    let unknown = log.append(log.epoch(), vec![(0, rows(1, 1)?), (PARTITIONS, rows(0, 1)?)]);
     expect_true("an unknown partition is refused", unknown.is_err())?;
     let other = RecordBatch::new_empty(Arc::new(Schema::empty()));
-    let other = log.append(vec![(0, rows(1, 1)?), (1, other)]);
+    let other = log.append(log.epoch(), vec![(0, rows(1, 1)?), (1, other)]);
     expect_true("rows of another schema are refused", other.is_err())?;
     expect("the head after refused appends", &log.head(), &Cut(vec![1, 0, 0]))?;
     append(&*log, vec![(0, rows(1, 1)?)]).await?;
@@ -199,10 +207,10 @@ async fn concurrent_appends_keep_their_order(subject: &dyn Subject) -> Result<()
             let mut pending = vec![];
             for step in 0..APPENDS {
                 let first = writer * 1_000 + step * 4;
-                pending.push(log.append(vec![(0, rows(first, 2)?), (1, rows(first + 2, 2)?)])?);
+                pending.push(log.append(log.epoch(), vec![(0, rows(first, 2)?), (1, rows(first + 2, 2)?)])?);
                 tokio::task::yield_now().await;
             }
-            try_join_all(pending.into_iter().map(super::Pending::durable)).await
+            try_join_all(pending.into_iter().map(Pending::durable)).await
         }
     });
     for placed in join_all(writers).await {
@@ -220,6 +228,28 @@ async fn concurrent_appends_keep_their_order(subject: &dyn Subject) -> Result<()
         let one = |writer: i64| (0..APPENDS).flat_map(move |s| [0, 1].map(|n| writer * 1_000 + s * 4 + first + n));
         expect("all rows, once", &numbers, &(0..WRITERS).flat_map(one).collect())?;
     }
+    log.close().await;
+    Ok(())
+}
+
+/// Nothing that was decided on top of a failed append is ever written.
+async fn failed_append_ends_its_epoch(subject: &dyn Subject) -> Result<(), StorageError> {
+    let log = subject.create().await?;
+    let epoch = log.epoch();
+    append(&*log, vec![(0, rows(0, 3)?)]).await?;
+    expect("the epoch after a good append", &log.epoch(), &epoch)?;
+    for pending in subject.fail(&*log, 2).await? {
+        expect_true("an append that failed, or is behind one, is refused", pending.durable().await.is_err())?;
+        expect_true("the epoch has ended before that is known", log.epoch() > epoch)?;
+    }
+    let outdated = log.append(epoch, vec![(0, rows(900, 5)?)]);
+    expect_true("an ended epoch is refused", matches!(outdated, Err(StorageError::Outdated { .. })))?;
+    expect("the head after refused appends", &log.head(), &Cut(vec![3, 0, 0]))?;
+    append(&*log, vec![(0, rows(3, 2)?)]).await?;
+    expect("nothing of them is there", &read_all(&*log, 0, 0).await?, &(0..5).collect())?;
+    let log = subject.reopen(log).await?;
+    append(&*log, vec![(0, rows(5, 1)?)]).await?;
+    expect("nor after a restart", &read_all(&*log, 0, 0).await?, &(0..6).collect())?;
     log.close().await;
     Ok(())
 }
@@ -271,10 +301,10 @@ async fn truncated_log_keeps_what_it_must(subject: &dyn Subject) -> Result<(), S
 
 async fn closed_log_refuses(subject: &dyn Subject) -> Result<(), StorageError> {
     let log = subject.create().await?;
-    let pending = log.append(vec![(0, rows(0, 3)?)])?;
+    let pending = log.append(log.epoch(), vec![(0, rows(0, 3)?)])?;
     log.close().await;
     expect("what was queued is durable", &pending.durable().await?, &vec![(0, 0..3)])?;
-    let refused = log.append(vec![(0, rows(3, 1)?)]);
+    let refused = log.append(log.epoch(), vec![(0, rows(3, 1)?)]);
     expect_true("a closed log refuses", matches!(refused, Err(StorageError::Closed { .. })))?;
     expect("and is still read", &read_all(&*log, 0, 0).await?, &vec![0, 1, 2])
 }

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::error::StorageError;
 use crate::ipc;
-use crate::log::{Frame, Log, Pending};
+use crate::log::{Epoch, Frame, Log, Pending};
 
 mod commit;
 mod frame;
@@ -145,12 +145,16 @@ impl Log for EmbeddedLog {
         self.identity.partitions
     }
 
-    fn append(&self, rows: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError> {
+    fn epoch(&self) -> Epoch {
+        self.queue.epoch()
+    }
+
+    fn append(&self, epoch: Epoch, rows: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError> {
         // A look before the work: what would be refused is not encoded.
-        self.queue.check()?;
+        self.queue.check(epoch)?;
         let frames = self.encode(rows)?;
         let (done, pending) = Pending::new();
-        self.queue.push(Request { frames, done })?;
+        self.queue.push(epoch, Request { frames, done })?;
         Ok(pending)
     }
 

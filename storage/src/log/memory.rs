@@ -9,7 +9,7 @@ use schemas::{Cut, Offset, Partition};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use super::{Frame, Log, Pending, Placed};
+use super::{Epoch, Frame, Log, Pending, Placed};
 use crate::error::StorageError;
 
 /// What the disk of a [`MemoryLog`] does with an append.
@@ -34,6 +34,7 @@ struct Inner {
     /// By partition, consecutive.
     frames: Vec<Vec<Frame>>,
     queue: Vec<Queued>,
+    epoch: Epoch,
 }
 
 /// A log in memory. What was queued is lost with it; what is durable survives [`MemoryLog::reopen`].
@@ -77,11 +78,13 @@ impl MemoryLog {
         self.flush_first(self.queued(), well);
     }
 
-    /// Ends the oldest `appends` that are queued, well or not: a group of their own.
+    /// Ends the oldest `appends` that are queued, a group of their own; if not well, those behind them too.
     pub fn flush_first(&self, appends: usize, well: bool) {
         let mut inner = self.inner.lock();
-        let end = appends.min(inner.queue.len());
+        // a failure takes what is queued behind it with it
+        let end = if well { appends.min(inner.queue.len()) } else { inner.queue.len() };
         let group: Vec<Queued> = inner.queue.drain(..end).collect();
+        inner.epoch += u64::from(!well && end > 0);
         for (rows, done) in group {
             let result =
                 if well { Ok(self.place(&mut inner, rows)) } else { Err(StorageError::io("fsync", "no disk")) };
@@ -123,9 +126,12 @@ impl MemoryLog {
 }
 
 impl Inner {
-    fn check(&self, rows: &[(Partition, RecordBatch)]) -> Result<(), StorageError> {
+    fn check(&self, epoch: Epoch, rows: &[(Partition, RecordBatch)]) -> Result<(), StorageError> {
         if self.is_closed {
             return Err(StorageError::Closed { what: "log".into() });
+        }
+        if epoch != self.epoch {
+            return Err(StorageError::Outdated { what: "an append to the log".into() });
         }
         if self.disk == Disk::Full {
             return Err(StorageError::Full { what: "the log's queue".into() });
@@ -155,9 +161,13 @@ impl Log for MemoryLog {
         self.inner.lock().frames.len() as u32
     }
 
-    fn append(&self, rows: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError> {
+    fn epoch(&self) -> Epoch {
+        self.inner.lock().epoch
+    }
+
+    fn append(&self, epoch: Epoch, rows: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError> {
         let mut inner = self.inner.lock();
-        inner.check(&rows)?;
+        inner.check(epoch, &rows)?;
         let (done, pending) = Pending::new();
         if inner.disk == Disk::Held {
             inner.queue.push((rows, done));
@@ -224,6 +234,16 @@ mod tests {
             let log = MemoryLog::new(Uuid::from_u128(7), PARTITIONS);
             *self.0.lock() = Some(Arc::clone(&log));
             Ok(log)
+        }
+
+        async fn fail(&self, log: &dyn Log, behind: usize) -> Result<Vec<Pending>, StorageError> {
+            let memory = self.0.lock().clone().unwrap();
+            memory.set(Disk::Held);
+            let pending = (0..=behind).map(|_| log.append(log.epoch(), vec![(0, conformance::rows(900, 5)?)]));
+            let pending = pending.collect();
+            memory.flush_first(1, false);
+            memory.set(Disk::Quick);
+            pending
         }
 
         async fn reopen(&self, log: Arc<dyn Log>) -> Result<Arc<dyn Log>, StorageError> {

@@ -141,7 +141,9 @@ impl Committer {
             Err(failure) => {
                 let reason = failure.cause.to_string();
                 tracing::error!(error = reason, "a group of appends was not written");
-                for request in requests {
+                // The epoch ends first: who was told finds the next one.
+                let behind = self.queue.end_epoch();
+                for request in requests.into_iter().chain(behind) {
                     // Nobody waits any more: nobody needs to know.
                     let _ = request.done.send(Err(StorageError::io("writing to the log", reason.clone())));
                 }

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::frame::EncodedFrame;
 use crate::error::StorageError;
-use crate::log::Placed;
+use crate::log::{Epoch, Placed};
 
 /// One append.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ struct Inner {
     /// Of the requests, and of the group that is being written.
     bytes: usize,
     is_closed: bool,
+    /// Ends when a group fails.
+    epoch: Epoch,
     /// Why the log takes nothing any more.
     failure: Option<String>,
 }
@@ -42,19 +44,23 @@ impl Queue {
         Self { inner: Mutex::default(), filled: Condvar::new(), bytes_max }
     }
 
+    pub(super) fn epoch(&self) -> Epoch {
+        self.inner.lock().epoch
+    }
+
     /// Whether anything would be taken now.
-    pub(super) fn check(&self) -> Result<(), StorageError> {
+    pub(super) fn check(&self, epoch: Epoch) -> Result<(), StorageError> {
         let inner = self.inner.lock();
-        inner.check()?;
+        inner.check(epoch)?;
         if inner.bytes >= self.bytes_max { Err(full()) } else { Ok(()) }
     }
 
     /// Takes an append; the lock gives it its place in the order of all. One that is larger than the
     /// bound is taken when it is alone.
-    pub(super) fn push(&self, request: Request) -> Result<(), StorageError> {
+    pub(super) fn push(&self, epoch: Epoch, request: Request) -> Result<(), StorageError> {
         let bytes = request.bytes();
         let mut inner = self.inner.lock();
-        inner.check()?;
+        inner.check(epoch)?;
         if inner.bytes > 0 && inner.bytes + bytes > self.bytes_max {
             return Err(full());
         }
@@ -75,6 +81,16 @@ impl Queue {
             self.filled.wait(&mut inner);
         }
         Some(std::mem::take(&mut inner.requests))
+    }
+
+    /// Begins the next epoch, as a group has failed, and takes out what is queued behind it: it was
+    /// decided on top of that group.
+    pub(super) fn end_epoch(&self) -> Vec<Request> {
+        let mut inner = self.inner.lock();
+        inner.epoch += 1;
+        let behind = std::mem::take(&mut inner.requests);
+        inner.bytes -= behind.iter().map(Request::bytes).sum::<usize>();
+        behind
     }
 
     /// Makes room again, once a group is done with.
@@ -103,10 +119,11 @@ impl Queue {
 }
 
 impl Inner {
-    fn check(&self) -> Result<(), StorageError> {
+    fn check(&self, epoch: Epoch) -> Result<(), StorageError> {
         match &self.failure {
             Some(reason) => Err(failed(reason)),
             None if self.is_closed => Err(StorageError::Closed { what: "log".into() }),
+            None if epoch != self.epoch => Err(StorageError::Outdated { what: "an append to the log".into() }),
             None => Ok(()),
         }
     }

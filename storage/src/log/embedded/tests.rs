@@ -14,6 +14,9 @@ pub(crate) struct Faults {
     left: AtomicUsize,
     is_armed: AtomicBool,
     cut_fails: AtomicBool,
+    /// The next write stands still until this is released, then fails.
+    stuck: AtomicBool,
+    is_standing: AtomicBool,
 }
 
 thread_local! {
@@ -26,6 +29,14 @@ impl Faults {
     }
 
     pub(super) fn on_write(&self) -> std::io::Result<()> {
+        if self.stuck.load(Ordering::SeqCst) {
+            self.is_standing.store(true, Ordering::SeqCst);
+            while self.stuck.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            self.is_standing.store(false, Ordering::SeqCst);
+            return Err(std::io::Error::other("planted"));
+        }
         if !self.is_armed.load(Ordering::SeqCst) {
             return Ok(());
         }
@@ -53,7 +64,7 @@ fn open(folder: &Path, config: &EmbeddedLogConfig) -> Result<Arc<EmbeddedLog>, S
 }
 
 async fn append(log: &EmbeddedLog, partition: Partition, from: i64, count: usize) {
-    log.append(vec![(partition, rows(from, count).unwrap())]).unwrap().durable().await.unwrap();
+    log.append(log.epoch(), vec![(partition, rows(from, count).unwrap())]).unwrap().durable().await.unwrap();
 }
 
 /// Embedded logs, each in its own folder, found again by how many there were.
@@ -61,6 +72,22 @@ struct Subjects {
     root: tempfile::TempDir,
     config: EmbeddedLogConfig,
     folders: Mutex<usize>,
+    /// Those of the newest log.
+    faults: Mutex<Arc<Faults>>,
+}
+
+impl Subjects {
+    fn new(config: EmbeddedLogConfig) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        Self { root, config, folders: Mutex::default(), faults: Mutex::default() }
+    }
+
+    fn open(&self, number: usize) -> Result<Arc<dyn Log>, StorageError> {
+        let faults = Arc::new(Faults::default());
+        *self.faults.lock() = Arc::clone(&faults);
+        CURRENT.set(faults);
+        Ok(open(&self.root.path().join(number.to_string()), &self.config)?)
+    }
 }
 
 #[async_trait]
@@ -68,14 +95,29 @@ impl Subject for Subjects {
     async fn create(&self) -> Result<Arc<dyn Log>, StorageError> {
         let mut count = self.folders.lock();
         *count += 1;
-        Ok(open(&self.root.path().join(count.to_string()), &self.config)?)
+        self.open(*count)
+    }
+
+    async fn fail(&self, log: &dyn Log, behind: usize) -> Result<Vec<Pending>, StorageError> {
+        let faults = Arc::clone(&self.faults.lock());
+        let append = || log.append(log.epoch(), vec![(0, rows(900, 5)?)]);
+        faults.stuck.store(true, Ordering::SeqCst);
+        let mut pending = vec![append()?];
+        while !faults.is_standing.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..behind {
+            pending.push(append()?);
+        }
+        faults.stuck.store(false, Ordering::SeqCst);
+        Ok(pending)
     }
 
     async fn reopen(&self, log: Arc<dyn Log>) -> Result<Arc<dyn Log>, StorageError> {
         log.close().await;
         drop(log);
-        let newest = self.folders.lock().to_string();
-        Ok(open(&self.root.path().join(newest), &self.config)?)
+        let newest = *self.folders.lock();
+        self.open(newest)
     }
 }
 
@@ -86,8 +128,7 @@ impl Subject for Subjects {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded_log_conforms(#[case] segment_bytes: u64, #[case] tail_bytes_max: usize) {
     let config = EmbeddedLogConfig { segment_bytes, tail_bytes_max, ..small() };
-    let subjects = Subjects { root: tempfile::tempdir().unwrap(), config, folders: Mutex::default() };
-    conformance::check(&subjects).await.unwrap();
+    conformance::check(&Subjects::new(config)).await.unwrap();
 }
 
 #[tokio::test]
@@ -131,7 +172,7 @@ async fn rows_of_a_reader_that_keeps_up_are_those_that_were_appended() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path(), &EmbeddedLogConfig::default()).unwrap();
     let sent = rows(0, 100).unwrap();
-    log.append(vec![(1, sent.clone())]).unwrap().durable().await.unwrap();
+    log.append(log.epoch(), vec![(1, sent.clone())]).unwrap().durable().await.unwrap();
     let frames = log.read(1, 0, 1_000).await.unwrap();
     assert!(Arc::ptr_eq(frames[0].rows.column(0), sent.column(0)), "not parsed again");
 }
@@ -141,7 +182,7 @@ async fn slice_of_a_large_batch_writes_only_itself() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path(), &EmbeddedLogConfig::default()).unwrap();
     let large = rows(0, 50_000).unwrap();
-    log.append(vec![(0, large.slice(40_000, 10))]).unwrap().durable().await.unwrap();
+    log.append(log.epoch(), vec![(0, large.slice(40_000, 10))]).unwrap().durable().await.unwrap();
     let length = segment::path_of(folder.path(), 0).metadata().unwrap().len();
     assert!(length < 4_000, "{length}");
     let log = {

@@ -14,7 +14,11 @@ async fn written(folder: &Path) -> Vec<u64> {
         append(&log, (step % 2) as Partition, step * 10, 10).await;
         ends.push(path.metadata().unwrap().len());
     }
-    log.append(vec![(0, rows(50, 10).unwrap()), (1, rows(60, 10).unwrap())]).unwrap().durable().await.unwrap();
+    log.append(log.epoch(), vec![(0, rows(50, 10).unwrap()), (1, rows(60, 10).unwrap())])
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
     ends.push(path.metadata().unwrap().len());
     ends
 }
@@ -173,7 +177,7 @@ async fn start_and_head_survive_when_all_frames_of_a_partition_are_gone() {
     drop(log);
     let log = open(folder.path(), &small()).unwrap();
     assert_eq!((log.start(), log.head()), (start, head));
-    let placed = log.append(vec![(1, rows(0, 1).unwrap())]).unwrap().durable().await.unwrap();
+    let placed = log.append(log.epoch(), vec![(1, rows(0, 1).unwrap())]).unwrap().durable().await.unwrap();
     assert_eq!(placed, [(1, 17..18)]);
 }
 

@@ -22,7 +22,8 @@ async fn failed_group_is_refused_as_a_whole_and_the_log_goes_on(#[case] good_cal
     append(&log, 0, 0, 5).await;
     faults.left.store(good_calls, Ordering::SeqCst);
     faults.is_armed.store(true, Ordering::SeqCst);
-    let lost = log.append(vec![(0, rows(900, 5).unwrap()), (1, rows(900, 5).unwrap())]).unwrap().durable().await;
+    let lost =
+        log.append(log.epoch(), vec![(0, rows(900, 5).unwrap()), (1, rows(900, 5).unwrap())]).unwrap().durable().await;
     assert!(matches!(lost, Err(StorageError::Io { .. })));
     assert_eq!(log.head(), Cut(vec![5, 0, 0]));
     faults.is_armed.store(false, Ordering::SeqCst);
@@ -41,9 +42,9 @@ async fn log_whose_file_cannot_be_cut_back_refuses_everything() {
     faults.left.store(1, Ordering::SeqCst);
     faults.is_armed.store(true, Ordering::SeqCst);
     faults.cut_fails.store(true, Ordering::SeqCst);
-    assert!(log.append(vec![(0, rows(900, 5).unwrap())]).unwrap().durable().await.is_err());
+    assert!(log.append(log.epoch(), vec![(0, rows(900, 5).unwrap())]).unwrap().durable().await.is_err());
     faults.is_armed.store(false, Ordering::SeqCst);
-    let later = match log.append(vec![(0, rows(5, 5).unwrap())]) {
+    let later = match log.append(log.epoch(), vec![(0, rows(5, 5).unwrap())]) {
         Ok(pending) => pending.durable().await.map(|_| ()),
         Err(refused) => Err(refused),
     };
@@ -56,11 +57,11 @@ async fn full_queue_is_full_and_empties() {
     let folder = tempfile::tempdir().unwrap();
     let config = EmbeddedLogConfig { queue_bytes_max: 20_000, ..EmbeddedLogConfig::default() };
     let log = open(folder.path(), &config).unwrap();
-    let larger_than_the_bound = log.append(vec![(0, rows(0, 2_000).unwrap())]).unwrap();
+    let larger_than_the_bound = log.append(log.epoch(), vec![(0, rows(0, 2_000).unwrap())]).unwrap();
     let mut refused = 0;
     let mut pending = vec![];
     for step in 0..200 {
-        match log.append(vec![(0, rows(step, 100).unwrap())]) {
+        match log.append(log.epoch(), vec![(0, rows(step, 100).unwrap())]) {
             Ok(one) => pending.push(one),
             Err(StorageError::Full { .. }) => refused += 1,
             Err(other) => panic!("{other}"),
@@ -73,7 +74,7 @@ async fn full_queue_is_full_and_empties() {
         one.durable().await.unwrap();
     }
     // The room is given back just after the waiters are told.
-    while log.queue.check().is_err() {
+    while log.queue.check(log.epoch()).is_err() {
         tokio::task::yield_now().await;
     }
     append(&log, 0, 0, 1).await;
