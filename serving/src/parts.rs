@@ -39,18 +39,25 @@ pub trait Views: Send + Sync {
 /// Carries out every statement that is not a query.
 #[async_trait]
 pub trait Statements: Send + Sync {
-    /// Executes one statement; with `dry_run` only checks it.
+    /// Executes one statement.
     ///
     /// `files` are the contents of the files that a script names (`CREATE TABLE … FROM FILE`), by name.
     ///
     /// # Errors
     /// What a client is told; positions count from the beginning of the statement's text.
-    async fn execute(
-        &self,
-        placed: &Placed,
-        files: &BTreeMap<String, String>,
-        dry_run: bool,
-    ) -> Result<StatementAnswer, Problem>;
+    async fn execute(&self, placed: &Placed, files: &BTreeMap<String, String>) -> Result<StatementAnswer, Problem>;
+
+    /// A dry run of a script, which changes nothing.
+    fn rehearse(&self) -> Box<dyn Rehearsal + '_>;
+}
+
+/// A dry run, from the first statement of a script to its last.
+pub trait Rehearsal: Send {
+    /// Checks a statement as if those before it had been executed.
+    ///
+    /// # Errors
+    /// As [`Statements::execute`].
+    fn check(&mut self, placed: &Placed, files: &BTreeMap<String, String>) -> Result<StatementAnswer, Problem>;
 }
 
 /// What a statement that is not a query says.

@@ -21,16 +21,16 @@ use schemas::{
     Catalog, Certificate, Code, Cut, LatePolicy, LedgerCounts, Limits, OnBadData, Problem, SqlType, StreamDef, Verdict,
     ViewDef,
 };
+use storage::Store;
 use storage::batch_view::BatchViewWriter;
 use storage::clock::ManualClock;
 use storage::layers::{Logs, Runs, Snapshots};
 use storage::log::{Frame, Log, MemoryLog};
 use storage::snapshot::{RangeStates, StreamSnapshot, ViewSnapshot};
-use storage::Store;
 use uuid::Uuid;
 
 use crate::engine::QueryEngine;
-use crate::parts::{Catalogs, Parts, StatementAnswer, Statements, Views};
+use crate::parts::{Catalogs, Parts, Rehearsal, StatementAnswer, Statements, Views};
 
 /// The clock of all tests.
 pub(crate) const NOW_US: i64 = 1_780_000_000_000_000;
@@ -389,7 +389,26 @@ pub(crate) struct Recorder(pub(crate) Mutex<Vec<String>>);
 
 #[async_trait]
 impl Statements for Recorder {
-    async fn execute(
+    async fn execute(&self, placed: &Placed, files: &BTreeMap<String, String>) -> Result<StatementAnswer, Problem> {
+        self.record(placed, files, false)
+    }
+
+    fn rehearse(&self) -> Box<dyn Rehearsal + '_> {
+        Box::new(Rehearsed(self))
+    }
+}
+
+/// Writes down what it was asked to check.
+struct Rehearsed<'a>(&'a Recorder);
+
+impl Rehearsal for Rehearsed<'_> {
+    fn check(&mut self, placed: &Placed, files: &BTreeMap<String, String>) -> Result<StatementAnswer, Problem> {
+        self.0.record(placed, files, true)
+    }
+}
+
+impl Recorder {
+    fn record(
         &self,
         placed: &Placed,
         files: &BTreeMap<String, String>,

@@ -1,7 +1,9 @@
 //! Carries out every statement that is not a query. One at a time: the catalogue has one writer.
 
+mod compile;
 mod create;
 mod drop;
+mod rehearsal;
 mod show;
 
 use std::collections::BTreeMap;
@@ -14,15 +16,13 @@ use ingest::service::IngestService;
 use schemas::documents::run::{RunKind, RunState, RunTrigger};
 use schemas::statement::{Placed, Statement};
 use schemas::{Code, Problem};
-use serving::parts::{StatementAnswer, Statements};
+use serving::parts::{Rehearsal, StatementAnswer, Statements};
 use storage::layers::Runs;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use self::rehearsal::Rehearsed;
 use super::registry::Registry;
-
-/// What is said of a view that names no stream of the catalogue.
-const NO_STREAM: &str = "the view reads no stream that exists";
 
 /// Statements over the registry.
 pub(crate) struct StatementService {
@@ -70,15 +70,6 @@ fn unfinished(run: u64, view: &str, state: RunState) -> String {
     format!("run {run} of {view} is {state}: watch it with GET /v1/runs/{run} or bifold run show {run}")
 }
 
-/// What a dry run says of a view that could not be compiled: an earlier statement of the script may
-/// be the one that creates its stream, and a dry run remembers nothing.
-fn unchecked(view: &str, problem: Problem) -> Result<StatementAnswer, Problem> {
-    if problem.code == Code::NotFound && problem.detail.starts_with(NO_STREAM) {
-        return Ok(message(format!("would create view {view} (its stream is not there yet: not checked)")));
-    }
-    Err(problem)
-}
-
 /// An answer of one line.
 pub(super) fn message(text: impl Into<String>) -> StatementAnswer {
     StatementAnswer { message: text.into(), rows: None }
@@ -86,36 +77,30 @@ pub(super) fn message(text: impl Into<String>) -> StatementAnswer {
 
 #[async_trait]
 impl Statements for StatementService {
-    async fn execute(
-        &self,
-        placed: &Placed,
-        files: &BTreeMap<String, String>,
-        dry_run: bool,
-    ) -> Result<StatementAnswer, Problem> {
+    async fn execute(&self, placed: &Placed, files: &BTreeMap<String, String>) -> Result<StatementAnswer, Problem> {
         match &placed.statement {
-            Statement::Refresh { name, incremental } if !dry_run => return self.refresh(name, *incremental).await,
-            Statement::Show(kind) => return self.show(*kind),
-            Statement::ShowCreate { kind, name } => return self.show_create(*kind, name),
+            Statement::Refresh { name, incremental } => return self.refresh(name, *incremental).await,
+            Statement::Show(kind) => return show::show(&self.registry.parts.catalog.current(), *kind),
+            Statement::ShowCreate { kind, name } => {
+                return show::show_create(&self.registry.parts.catalog.current(), *kind, name);
+            }
             _ => {}
         }
         let _one_at_a_time = self.changing.lock().await;
         match &placed.statement {
-            Statement::CreateStream(create) => self.create_stream(create, dry_run).await,
-            Statement::CreateView(create) => {
-                let answer = self.create_view(create, &placed.text, dry_run).await;
-                if dry_run { answer.or_else(|problem| unchecked(&create.name, problem)) } else { answer }
-            }
-            Statement::CreateTable(create) => self.create_table(create, files, dry_run).await,
-            Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists, dry_run).await,
-            Statement::Rollback { name, run } if !dry_run => {
+            Statement::CreateStream(create) => self.create_stream(create).await,
+            Statement::CreateView(create) => self.create_view(create, &placed.text).await,
+            Statement::CreateTable(create) => self.create_table(create, files).await,
+            Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists).await,
+            Statement::Rollback { name, run } => {
                 let manifest = self.runs.rollback(name, *run).await?;
                 Ok(message(format!("{name} is back at run {}", manifest.run)))
             }
-            Statement::Refresh { name, .. } | Statement::Rollback { name, .. } => {
-                self.known_view(name)?;
-                Ok(message("ok"))
-            }
             other => Err(Problem::new(Code::Internal, format!("not a statement for the catalogue: {other:?}"))),
         }
+    }
+
+    fn rehearse(&self) -> Box<dyn Rehearsal + '_> {
+        Box::new(Rehearsed::new(self))
     }
 }

@@ -48,11 +48,31 @@ async fn dry_run_takes_a_script_that_creates_its_own_stream() {
     let (platform, client) = start(folder.path(), 60_000).await;
     let dry = |sql: &str| SqlRequest { dry_run: true, ..SqlRequest::new(sql) };
     let checked = client.sql(&dry(SCRIPT)).await.unwrap();
-    assert_eq!(
-        checked.messages,
-        ["would create stream s", "would create view v (its stream is not there yet: not checked)"]
-    );
+    assert_eq!(checked.messages, ["would create stream s", "would create view v"]);
     assert!(client.query("CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS c FROM s GROUP BY k").await.is_err());
+    // what the script makes is what its later statements are held against
+    for (later, words) in [
+        ("CREATE MATERIALIZED VIEW w AS SELECT nope, count(*) AS c FROM s GROUP BY nope", "nope"),
+        ("CREATE MATERIALIZED VIEW w AS SELECT id, median(k) FROM s GROUP BY id", "median"),
+        ("CREATE MATERIALIZED VIEW v AS SELECT id, count(*) AS c FROM s GROUP BY id", "v exists already"),
+        ("CREATE STREAM s (id TEXT)", "s exists already"),
+        ("DROP STREAM s", "stream s is used by: v"),
+        ("DROP MATERIALIZED VIEW v; DROP STREAM s; SHOW CREATE STREAM s", "there is no stream s"),
+        (
+            "CREATE TABLE names (k TEXT, name TEXT) FROM FILE 'names.csv'; CREATE MATERIALIZED VIEW w AS \
+          SELECT nam, count(*) AS c FROM s JOIN names ON s.k = names.k GROUP BY nam",
+            "did you mean name",
+        ),
+        ("REFRESH MATERIALIZED VIEW vv", "did you mean v"),
+    ] {
+        let files = [("names.csv".to_owned(), "k,name\na,A\n".to_owned())].into();
+        let refused = client.sql(&SqlRequest { files, ..dry(&format!("{SCRIPT}\n{later}")) }).await.unwrap_err();
+        assert!(format!("{refused:#}").contains(words), "{later}: {refused:#}");
+    }
+    let elsewhere =
+        client.sql(&dry("CREATE MATERIALIZED VIEW w AS SELECT k, count(*) AS c FROM other GROUP BY k")).await;
+    assert!(elsewhere.unwrap().messages[0].contains("not there yet"), "another script may create it");
+    assert_eq!(client.query("SHOW STREAMS").await.unwrap().table.rows.len(), 0, "nothing was created");
     client.query(SCRIPT).await.unwrap();
     let wrong = client.sql(&dry("CREATE MATERIALIZED VIEW w AS SELECT nope, count(*) AS c FROM s GROUP BY nope")).await;
     assert!(wrong.unwrap_err().to_string().contains("nope"));

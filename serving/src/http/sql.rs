@@ -18,6 +18,7 @@ use super::conditions::{Conditions, DurationText, Tokens};
 use super::{Answer, HttpState, Payload, parameters, parse_body};
 use crate::engine::{QueryAnswer, params_from_json};
 use crate::format::{Format, respond};
+use crate::parts::{Rehearsal, StatementAnswer};
 use crate::times::rfc3339;
 
 /// The body of `POST /v1/sql`.
@@ -91,8 +92,12 @@ async fn run(state: &HttpState, format: Format, body: &SqlBody, read_only: bool)
         return Err(Problem::new(Code::Unsupported, what).with_hint("send it with POST /v1/sql").into());
     }
     let (mut messages, mut last) = (vec![], None);
+    let mut rehearsal = body.dry_run.then(|| state.statements.rehearse());
     for placed in &script {
-        let answer = execute(state, body, placed).await;
+        let answer = match &mut rehearsal {
+            Some(rehearsal) => check(state, body, placed, rehearsal.as_mut()),
+            None => execute(state, body, placed).await,
+        };
         let (message, answer) = answer.map_err(|problem| in_whole(problem, &body.sql, placed.position))?;
         messages.push(message);
         last = Some(answer);
@@ -112,13 +117,30 @@ fn first_words(text: &str) -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
-async fn execute(state: &HttpState, body: &SqlBody, placed: &Placed) -> Result<(String, QueryAnswer), Problem> {
-    let now = || rfc3339(state.engine.parts.clock.now_us());
-    let nothing = || QueryAnswer::of_rows(RecordBatch::new_empty(Arc::new(Schema::empty())), now());
-    let answer = match &placed.statement {
-        Statement::Query { .. } | Statement::ExplainLayers { .. } if body.dry_run => {
-            return Ok(("a query, not run".into(), nothing()));
+/// A statement of a dry run.
+fn check(
+    state: &HttpState,
+    body: &SqlBody,
+    placed: &Placed,
+    rehearsal: &mut dyn Rehearsal,
+) -> Result<(String, QueryAnswer), Problem> {
+    let done = match &placed.statement {
+        Statement::Query { .. } | Statement::ExplainLayers { .. } => {
+            StatementAnswer { message: "a query, not run".into(), rows: None }
         }
+        _ => rehearsal.check(placed, &body.files)?,
+    };
+    Ok(said(state, done))
+}
+
+/// The answer of a statement that is no query.
+fn said(state: &HttpState, done: StatementAnswer) -> (String, QueryAnswer) {
+    let rows = done.rows.unwrap_or_else(|| RecordBatch::new_empty(Arc::new(Schema::empty())));
+    (done.message, QueryAnswer::of_rows(rows, rfc3339(state.engine.parts.clock.now_us())))
+}
+
+async fn execute(state: &HttpState, body: &SqlBody, placed: &Placed) -> Result<(String, QueryAnswer), Problem> {
+    let answer = match &placed.statement {
         Statement::Query { sql } => {
             let mut request = body.conditions().request(sql)?;
             request.params = params_from_json(&body.params)?;
@@ -130,9 +152,8 @@ async fn execute(state: &HttpState, body: &SqlBody, placed: &Placed) -> Result<(
             state.engine.explain_layers(&request).await.map_err(|problem| in_statement(problem, placed, sql))?
         }
         _ => {
-            let done = state.statements.execute(placed, &body.files, body.dry_run).await?;
-            let answer = done.rows.map_or_else(nothing, |rows| QueryAnswer::of_rows(rows, now()));
-            return Ok((done.message, answer));
+            let done = state.statements.execute(placed, &body.files).await?;
+            return Ok(said(state, done));
         }
     };
     Ok((format!("{} rows", answer.row_count()), answer))

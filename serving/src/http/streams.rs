@@ -118,8 +118,11 @@ pub(super) async fn execute_create(
         let problem = Problem::new(Code::BadRequest, format!("sql: expected a {wanted} statement"));
         return Err(problem.with_hint("send other statements to POST /v1/sql").into());
     }
-    let done = state.statements.execute(placed, &BTreeMap::new(), body.dry_run).await?;
-    let status = if body.dry_run { StatusCode::OK } else { StatusCode::CREATED };
+    let (done, status) = if body.dry_run {
+        (state.statements.rehearse().check(placed, &BTreeMap::new())?, StatusCode::OK)
+    } else {
+        (state.statements.execute(placed, &BTreeMap::new()).await?, StatusCode::CREATED)
+    };
     let message = serde_json::json!({ "message": done.message }).to_string();
     Ok((status, [(CONTENT_TYPE, "application/json")], message).into_response())
 }
@@ -128,6 +131,6 @@ pub(super) async fn execute_create(
 pub(super) async fn execute_drop(state: &HttpState, kind: ObjectKind, name: String, text: String) -> Answer {
     let statement = Statement::Drop { kind, name, if_exists: false };
     let placed = Placed { statement, text, position: SqlPosition { line: 1, column: 1 } };
-    let done = state.statements.execute(&placed, &BTreeMap::new(), false).await?;
+    let done = state.statements.execute(&placed, &BTreeMap::new()).await?;
     json(&serde_json::json!({ "message": done.message }))
 }

@@ -1,22 +1,141 @@
-//! `CREATE STREAM`, `CREATE TABLE`, `CREATE MATERIALIZED VIEW`.
+//! `CREATE STREAM`, `CREATE TABLE`, `CREATE MATERIALIZED VIEW`: checked against a catalogue, then carried out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use batch::BatchView;
-use operators::{StaticTable, View, ViewSource};
+use operators::StaticTable;
 use schemas::documents::run::{RunKind, RunTrigger};
-use schemas::problem::did_you_mean;
-use schemas::statement::{CreateStream, CreateTable, CreateView};
-use schemas::{Catalog, Code, Problem, StreamDef, TableDef, ViewDef};
+use schemas::statement::{CreateStream, CreateTable, CreateView, ObjectKind};
+use schemas::{Catalog, Code, Cut, Problem, StreamDef, TableDef, ViewDef};
 use serving::parts::StatementAnswer;
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::tokenizer::{Token, Tokenizer};
 use storage::layers::Runs;
 use uuid::Uuid;
 
 use super::super::static_tables;
+use super::compile::{Compiled, compile};
+use super::drop::word;
 use super::{StatementService, message};
+
+/// What the checks of a `CREATE` came to.
+pub(super) enum Checked<T> {
+    /// There is nothing to do.
+    Done(StatementAnswer),
+    /// This is to be added to the catalogue.
+    New(T),
+}
+
+/// A stream that may be created.
+pub(super) fn check_stream(
+    create: &CreateStream,
+    catalog: &Catalog,
+    now_us: i64,
+) -> Result<Checked<StreamDef>, Problem> {
+    if let Some(answer) = check_name(catalog, ObjectKind::Stream, &create.name, create.if_not_exists)? {
+        return Ok(Checked::Done(answer));
+    }
+    Ok(Checked::New(StreamDef {
+        id: Uuid::now_v7(),
+        incarnation: Uuid::new_v4(),
+        name: create.name.clone(),
+        columns: create.columns.clone(),
+        primary_key: create.primary_key.clone(),
+        time_column: create.time_column.clone(),
+        watermark_delay_us: create.watermark_delay_us,
+        partitions: create.partitions,
+        dedup_horizon_us: create.dedup_horizon_us,
+        late: create.late,
+        on_bad_data: create.on_bad_data,
+        created_at_us: now_us,
+    }))
+}
+
+/// A table that may be created, with the rows of its file.
+pub(super) fn check_table(
+    create: &CreateTable,
+    files: &BTreeMap<String, String>,
+    catalog: &Catalog,
+    now_us: i64,
+) -> Result<Checked<(TableDef, RecordBatch)>, Problem> {
+    if let Some(answer) = check_name(catalog, ObjectKind::Table, &create.name, create.if_not_exists)? {
+        return Ok(Checked::Done(answer));
+    }
+    let Some(text) = files.get(&create.file) else {
+        return Err(Problem::new(Code::BadRequest, format!("the content of {} was not sent", create.file)).with_hint(
+            "run the script with `bifold apply` or `bifold sql -f`, which send the file, or put it into \"files\"",
+        ));
+    };
+    let rows = static_tables::parse_csv(&create.name, &create.columns, text)?;
+    let def = TableDef {
+        id: Uuid::now_v7(),
+        name: create.name.clone(),
+        columns: create.columns.clone(),
+        source: create.file.clone(),
+        version: 1,
+        rows: rows.num_rows() as u64,
+        created_at_us: now_us,
+    };
+    Ok(Checked::New((def, rows)))
+}
+
+/// A view that may be created, compiled over its stream.
+pub(super) fn check_view(
+    create: &CreateView,
+    text: &str,
+    catalog: &Catalog,
+    rows_of: &dyn Fn(&TableDef) -> Option<StaticTable>,
+) -> Result<Checked<Compiled>, Problem> {
+    if let Some(existing) = catalog.view(&create.name).filter(|_| create.or_replace && !create.if_not_exists) {
+        if existing.sql == create.sql && existing.refresh == create.refresh {
+            return Ok(Checked::Done(message(format!("view {} is unchanged", create.name))));
+        }
+        let problem = Problem::new(Code::Unsupported, "CREATE OR REPLACE of a changed view is not supported yet");
+        return Err(problem.with_hint("DROP the view and create it again: its history is recomputed"));
+    }
+    if let Some(answer) = check_name(catalog, ObjectKind::View, &create.name, create.if_not_exists)? {
+        return Ok(Checked::Done(answer));
+    }
+    batch::schedule::validate(&create.refresh)?;
+    compile(create, text, catalog, rows_of).map(Checked::New)
+}
+
+/// A view as the catalogue has it.
+pub(super) fn view_def(create: &CreateView, compiled: &Compiled, id: Uuid, from: Cut, now_us: i64) -> ViewDef {
+    ViewDef {
+        id,
+        name: create.name.clone(),
+        version: 1,
+        stream: compiled.stream.id,
+        sql: create.sql.clone(),
+        refresh: create.refresh.clone(),
+        late: create.late,
+        tables: compiled.pinned.clone(),
+        semantic_hash: compiled.view.semantic_hash().to_owned(),
+        from,
+        with_no_data: create.with_no_data,
+        created_at_us: now_us,
+    }
+}
+
+/// Nothing for a free name; an answer for one that may be taken by the same kind of thing.
+fn check_name(
+    catalog: &Catalog,
+    kind: ObjectKind,
+    name: &str,
+    if_not_exists: bool,
+) -> Result<Option<StatementAnswer>, Problem> {
+    let is_same_kind = match kind {
+        ObjectKind::Stream => catalog.stream(name).is_some(),
+        ObjectKind::Table => catalog.table(name).is_some(),
+        ObjectKind::View => catalog.view(name).is_some(),
+    };
+    match (catalog.is_taken(name), if_not_exists && is_same_kind) {
+        (false, _) => Ok(None),
+        (true, true) => Ok(Some(message(format!("{} {name} exists already", word(kind))))),
+        (true, false) => Err(taken(name)),
+    }
+}
 
 fn taken(name: &str) -> Problem {
     Problem::new(Code::AlreadyExists, format!("{name} exists already"))
@@ -24,32 +143,11 @@ fn taken(name: &str) -> Problem {
 }
 
 impl StatementService {
-    pub(super) async fn create_stream(&self, create: &CreateStream, dry_run: bool) -> Result<StatementAnswer, Problem> {
+    pub(super) async fn create_stream(&self, create: &CreateStream) -> Result<StatementAnswer, Problem> {
         let parts = &self.registry.parts;
-        if parts.catalog.current().is_taken(&create.name) {
-            let same_kind = parts.catalog.current().stream(&create.name).is_some();
-            return if create.if_not_exists && same_kind {
-                Ok(message(format!("stream {} exists already", create.name)))
-            } else {
-                Err(taken(&create.name))
-            };
-        }
-        if dry_run {
-            return Ok(message(format!("would create stream {}", create.name)));
-        }
-        let stream = StreamDef {
-            id: Uuid::now_v7(),
-            incarnation: Uuid::new_v4(),
-            name: create.name.clone(),
-            columns: create.columns.clone(),
-            primary_key: create.primary_key.clone(),
-            time_column: create.time_column.clone(),
-            watermark_delay_us: create.watermark_delay_us,
-            partitions: create.partitions,
-            dedup_horizon_us: create.dedup_horizon_us,
-            late: create.late,
-            on_bad_data: create.on_bad_data,
-            created_at_us: parts.clock.now_us(),
+        let stream = match check_stream(create, &parts.catalog.current(), parts.clock.now_us())? {
+            Checked::Done(answer) => return Ok(answer),
+            Checked::New(stream) => stream,
         };
         let open = self.registry.prepare_stream(&stream).await.map_err(|error| {
             tracing::error!(stream = %stream.name, error = format!("{error:#}"), "a stream could not be created");
@@ -66,34 +164,11 @@ impl StatementService {
         &self,
         create: &CreateTable,
         files: &BTreeMap<String, String>,
-        dry_run: bool,
     ) -> Result<StatementAnswer, Problem> {
         let parts = &self.registry.parts;
-        if parts.catalog.current().is_taken(&create.name) {
-            let same_kind = parts.catalog.current().table(&create.name).is_some();
-            return if create.if_not_exists && same_kind {
-                Ok(message(format!("table {} exists already", create.name)))
-            } else {
-                Err(taken(&create.name))
-            };
-        }
-        let Some(text) = files.get(&create.file) else {
-            return Err(Problem::new(Code::BadRequest, format!("the content of {} was not sent", create.file)).with_hint(
-                "run the script with `bifold apply` or `bifold sql -f`, which send the file, or put it into \"files\"",
-            ));
-        };
-        let rows = static_tables::parse_csv(&create.name, &create.columns, text)?;
-        if dry_run {
-            return Ok(message(format!("would create table {} with {} rows", create.name, rows.num_rows())));
-        }
-        let def = TableDef {
-            id: Uuid::now_v7(),
-            name: create.name.clone(),
-            columns: create.columns.clone(),
-            source: create.file.clone(),
-            version: 1,
-            rows: rows.num_rows() as u64,
-            created_at_us: parts.clock.now_us(),
+        let (def, rows) = match check_table(create, files, &parts.catalog.current(), parts.clock.now_us())? {
+            Checked::Done(answer) => return Ok(answer),
+            Checked::New(table) => table,
         };
         static_tables::save(&parts.store, &def, &rows).await?;
         let added = def.clone();
@@ -110,60 +185,21 @@ impl StatementService {
         Ok(message(format!("created table {} with {count} rows", create.name)))
     }
 
-    pub(super) async fn create_view(
-        &self,
-        create: &CreateView,
-        text: &str,
-        dry_run: bool,
-    ) -> Result<StatementAnswer, Problem> {
-        let catalog = self.registry.parts.catalog.current();
-        if let Some(existing) = catalog.view(&create.name) {
-            if create.if_not_exists {
-                return Ok(message(format!("view {} exists already", create.name)));
-            }
-            if create.or_replace && existing.sql == create.sql && existing.refresh == create.refresh {
-                return Ok(message(format!("view {} is unchanged", create.name)));
-            }
-            if create.or_replace {
-                return Err(Problem::new(
-                    Code::Unsupported,
-                    "CREATE OR REPLACE of a changed view is not supported yet",
-                )
-                .with_hint("DROP the view and create it again: its history is recomputed"));
-            }
+    pub(super) async fn create_view(&self, create: &CreateView, text: &str) -> Result<StatementAnswer, Problem> {
+        let rows_of = |def: &TableDef| self.registry.table_version(def).map(|table| StaticTable::clone(&table));
+        match check_view(create, text, &self.registry.parts.catalog.current(), &rows_of)? {
+            Checked::Done(answer) => Ok(answer),
+            Checked::New(compiled) => self.add_view(create, compiled).await,
         }
-        if catalog.is_taken(&create.name) {
-            return Err(taken(&create.name));
-        }
-        batch::schedule::validate(&create.refresh)?;
-        let compiled = self.compile(create, text, &catalog)?;
-        if dry_run {
-            return Ok(message(format!("would create view {}", create.name)));
-        }
-        self.add_view(create, compiled).await
     }
 
     async fn add_view(&self, create: &CreateView, compiled: Compiled) -> Result<StatementAnswer, Problem> {
         let parts = &self.registry.parts;
-        let Compiled { stream, view, tables, pinned } = compiled;
-        let missing = || Problem::new(Code::NotFound, format!("stream {} is not open", stream.name));
-        let speed = parts.speed.stream(stream.id).ok_or_else(missing)?;
+        let missing = || Problem::new(Code::NotFound, format!("stream {} is not open", compiled.stream.name));
+        let speed = parts.speed.stream(compiled.stream.id).ok_or_else(missing)?;
         let id = Uuid::now_v7();
-        let from = speed.add_view(id, &view)?;
-        let def = ViewDef {
-            id,
-            name: create.name.clone(),
-            version: 1,
-            stream: stream.id,
-            sql: create.sql.clone(),
-            refresh: create.refresh.clone(),
-            late: create.late,
-            tables: pinned,
-            semantic_hash: view.semantic_hash().to_owned(),
-            from: from.clone(),
-            with_no_data: create.with_no_data,
-            created_at_us: parts.clock.now_us(),
-        };
+        let from = speed.add_view(id, &compiled.view)?;
+        let def = view_def(create, &compiled, id, from.clone(), parts.clock.now_us());
         let added = def.clone();
         let updated = parts.catalog.update(|catalog| {
             catalog.views.push(added);
@@ -174,6 +210,7 @@ impl StatementService {
             speed.remove_view(id);
             return Err(problem);
         }
+        let Compiled { stream, view, tables, .. } = compiled;
         self.registry.add_view(BatchView { def, stream: Arc::new(stream), view, tables });
         let mut text = format!("created view {}", create.name);
         if from.total() > 0 && !create.with_no_data {
@@ -182,102 +219,6 @@ impl StatementService {
         }
         Ok(message(text))
     }
-
-    /// Finds the stream that a view reads and compiles the view over it.
-    fn compile(&self, create: &CreateView, text: &str, catalog: &Catalog) -> Result<Compiled, Problem> {
-        let words = words_of(&create.sql);
-        let tables: Vec<&TableDef> = catalog.tables.iter().filter(|table| words.contains(&table.name)).collect();
-        let rows: Vec<StaticTable> = tables
-            .iter()
-            .filter_map(|def| self.registry.table_version(def).map(|table| StaticTable::clone(&table)))
-            .collect();
-        let candidates: Vec<&StreamDef> =
-            catalog.streams.iter().filter(|stream| words.contains(&stream.name)).collect();
-        let mut problems = vec![];
-        for stream in &candidates {
-            let source = ViewSource {
-                sql: &create.sql,
-                position: create.sql_position,
-                stream,
-                tables: &rows,
-                late: create.late.unwrap_or(stream.late),
-            };
-            match View::compile(&source) {
-                Ok(view) => {
-                    let pinned = tables.iter().map(|table| (table.id, table.version)).collect();
-                    return Ok(Compiled { stream: StreamDef::clone(stream), view, tables: rows, pinned });
-                }
-                Err(problem) => problems.push(problem),
-            }
-        }
-        Err(which_problem(problems, &candidates, catalog, &words).in_text(text))
-    }
-}
-
-struct Compiled {
-    stream: StreamDef,
-    view: Arc<View>,
-    tables: Vec<StaticTable>,
-    pinned: Vec<(Uuid, u32)>,
-}
-
-/// A problem, before the line and the caret are taken from the whole statement.
-struct Unplaced(Problem);
-
-impl Unplaced {
-    fn in_text(self, text: &str) -> Problem {
-        match self.0.position {
-            Some(position) if !self.0.detail.contains('^') => self.0.at(text, position),
-            _ => self.0,
-        }
-    }
-}
-
-fn which_problem(
-    problems: Vec<Problem>,
-    candidates: &[&StreamDef],
-    catalog: &Catalog,
-    words: &BTreeSet<String>,
-) -> Unplaced {
-    if candidates.len() > 1 && problems.iter().all(|problem| problem.code == Code::NotFound) {
-        let names: Vec<&str> = candidates.iter().map(|stream| stream.name.as_str()).collect();
-        let detail = format!(
-            "a view over the streams {} at once cannot be merged: a record may meet its partner on the other side of a cut",
-            names.join(" and ")
-        );
-        return Unplaced(
-            Problem::new(Code::NotMergeable, detail)
-                .with_hint("make a view of each stream and join the views in the query"),
-        );
-    }
-    let better = problems.iter().position(|problem| problem.code != Code::NotFound).unwrap_or(0);
-    if let Some(problem) = problems.into_iter().nth(better) {
-        return Unplaced(problem);
-    }
-    if let Some(view) = catalog.views.iter().find(|view| words.contains(&view.name)) {
-        return Unplaced(
-            Problem::new(Code::NotMergeable, format!("a view over the view {} is not supported", view.name))
-                .with_hint("create the view over the stream, or aggregate over the view in the query"),
-        );
-    }
-    let known: Vec<&str> = catalog.streams.iter().map(|stream| stream.name.as_str()).collect();
-    let close = words.iter().find_map(|word| did_you_mean(word, known.iter().copied()));
-    let hint = match close {
-        Some(name) => format!("did you mean {name}?"),
-        None if known.is_empty() => "create a stream first: CREATE STREAM …".to_owned(),
-        None => format!("there are: {}", known.join(", ")),
-    };
-    Unplaced(Problem::new(Code::NotFound, super::NO_STREAM).with_hint(hint))
-}
-
-fn words_of(sql: &str) -> BTreeSet<String> {
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().unwrap_or_default();
-    let word = |token| match token {
-        Token::Word(word) if word.quote_style.is_some() => Some(word.value),
-        Token::Word(word) => Some(word.value.to_lowercase()),
-        _ => None,
-    };
-    tokens.into_iter().filter_map(word).collect()
 }
 
 fn insert_stream(catalog: &mut Catalog, stream: StreamDef) -> Result<(), Problem> {

@@ -1,36 +1,18 @@
 //! `DROP`: refused while something depends on it.
 
 use schemas::statement::ObjectKind;
-use schemas::{Code, Problem, ViewDef};
+use schemas::{Catalog, Code, Problem, ViewDef};
 use serving::parts::StatementAnswer;
 use storage::deltas::DeltaStore;
 use storage::paths;
 
+use super::show::unknown;
 use super::{StatementService, message};
 
 impl StatementService {
-    pub(super) async fn drop(
-        &self,
-        kind: ObjectKind,
-        name: &str,
-        if_exists: bool,
-        dry_run: bool,
-    ) -> Result<StatementAnswer, Problem> {
-        let catalog = self.registry.parts.catalog.current();
-        let exists = match kind {
-            ObjectKind::Stream => catalog.stream(name).is_some(),
-            ObjectKind::Table => catalog.table(name).is_some(),
-            ObjectKind::View => catalog.view(name).is_some(),
-        };
-        if !exists && if_exists {
-            return Ok(message(format!("there is no {} {name}", word(kind))));
-        }
-        if !exists {
-            return Err(self.unknown(kind, name));
-        }
-        self.check_unused(kind, name)?;
-        if dry_run {
-            return Ok(message(format!("would drop {} {name}", word(kind))));
+    pub(super) async fn drop(&self, kind: ObjectKind, name: &str, if_exists: bool) -> Result<StatementAnswer, Problem> {
+        if let Some(answer) = check_drop(&self.registry.parts.catalog.current(), kind, name, if_exists)? {
+            return Ok(answer);
         }
         match kind {
             ObjectKind::Stream => self.drop_stream(name).await?,
@@ -38,23 +20,6 @@ impl StatementService {
             ObjectKind::View => self.drop_view(name).await?,
         }
         Ok(message(format!("dropped {} {name}", word(kind))))
-    }
-
-    fn check_unused(&self, kind: ObjectKind, name: &str) -> Result<(), Problem> {
-        let catalog = self.registry.parts.catalog.current();
-        let uses = |view: &&ViewDef| match kind {
-            ObjectKind::Stream => catalog.stream(name).is_some_and(|stream| view.stream == stream.id),
-            ObjectKind::Table => {
-                catalog.table(name).is_some_and(|table| view.tables.iter().any(|(id, _)| *id == table.id))
-            }
-            ObjectKind::View => false,
-        };
-        let users: Vec<&str> = catalog.views.iter().filter(uses).map(|view| view.name.as_str()).collect();
-        if users.is_empty() {
-            return Ok(());
-        }
-        let detail = format!("{} {name} is used by: {}", word(kind), users.join(", "));
-        Err(Problem::new(Code::InUse, detail).with_hint("DROP these views first"))
     }
 
     async fn drop_stream(&self, name: &str) -> Result<(), Problem> {
@@ -117,6 +82,39 @@ impl StatementService {
         }
         Ok(())
     }
+}
+
+/// Nothing for what may be dropped; an answer where there is nothing to drop.
+pub(super) fn check_drop(
+    catalog: &Catalog,
+    kind: ObjectKind,
+    name: &str,
+    if_exists: bool,
+) -> Result<Option<StatementAnswer>, Problem> {
+    let exists = match kind {
+        ObjectKind::Stream => catalog.stream(name).is_some(),
+        ObjectKind::Table => catalog.table(name).is_some(),
+        ObjectKind::View => catalog.view(name).is_some(),
+    };
+    match (exists, if_exists) {
+        (true, _) => check_unused(catalog, kind, name).map(|()| None),
+        (false, true) => Ok(Some(message(format!("there is no {} {name}", word(kind))))),
+        (false, false) => Err(unknown(catalog, kind, name)),
+    }
+}
+
+fn check_unused(catalog: &Catalog, kind: ObjectKind, name: &str) -> Result<(), Problem> {
+    let uses = |view: &&ViewDef| match kind {
+        ObjectKind::Stream => catalog.stream(name).is_some_and(|stream| view.stream == stream.id),
+        ObjectKind::Table => catalog.table(name).is_some_and(|table| view.tables.iter().any(|(id, _)| *id == table.id)),
+        ObjectKind::View => false,
+    };
+    let users: Vec<&str> = catalog.views.iter().filter(uses).map(|view| view.name.as_str()).collect();
+    if users.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("{} {name} is used by: {}", word(kind), users.join(", "));
+    Err(Problem::new(Code::InUse, detail).with_hint("DROP these views first"))
 }
 
 /// A kind in words.

@@ -1,0 +1,119 @@
+//! Which stream a view reads, and the view compiled over it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use operators::{StaticTable, View, ViewSource};
+use schemas::problem::did_you_mean;
+use schemas::statement::CreateView;
+use schemas::{Catalog, Code, Problem, StreamDef, TableDef};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::tokenizer::{Token, Tokenizer};
+use uuid::Uuid;
+
+/// What is said of a view that names no stream of the catalogue.
+const NO_STREAM: &str = "the view reads no stream that exists";
+
+/// True if a view could not be compiled only because the stream that it reads is not there.
+pub(super) fn lacks_its_stream(problem: &Problem) -> bool {
+    problem.code == Code::NotFound && problem.detail.starts_with(NO_STREAM)
+}
+
+/// Finds the stream that a view reads and compiles the view over it; `rows_of` are a table's rows.
+pub(super) fn compile(
+    create: &CreateView,
+    text: &str,
+    catalog: &Catalog,
+    rows_of: &dyn Fn(&TableDef) -> Option<StaticTable>,
+) -> Result<Compiled, Problem> {
+    let words = words_of(&create.sql);
+    let tables: Vec<&TableDef> = catalog.tables.iter().filter(|table| words.contains(&table.name)).collect();
+    let rows: Vec<StaticTable> = tables.iter().filter_map(|def| rows_of(def)).collect();
+    let candidates: Vec<&StreamDef> = catalog.streams.iter().filter(|stream| words.contains(&stream.name)).collect();
+    let mut problems = vec![];
+    for stream in &candidates {
+        let source = ViewSource {
+            sql: &create.sql,
+            position: create.sql_position,
+            stream,
+            tables: &rows,
+            late: create.late.unwrap_or(stream.late),
+        };
+        match View::compile(&source) {
+            Ok(view) => {
+                let pinned = tables.iter().map(|table| (table.id, table.version)).collect();
+                return Ok(Compiled { stream: StreamDef::clone(stream), view, tables: rows, pinned });
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    Err(which_problem(problems, &candidates, catalog, &words).in_text(text))
+}
+
+/// A view that may be created.
+pub(super) struct Compiled {
+    pub(super) stream: StreamDef,
+    pub(super) view: Arc<View>,
+    pub(super) tables: Vec<StaticTable>,
+    /// Id and version of each table.
+    pub(super) pinned: Vec<(Uuid, u32)>,
+}
+
+/// A problem, before the line and the caret are taken from the whole statement.
+struct Unplaced(Problem);
+
+impl Unplaced {
+    fn in_text(self, text: &str) -> Problem {
+        match self.0.position {
+            Some(position) if !self.0.detail.contains('^') => self.0.at(text, position),
+            _ => self.0,
+        }
+    }
+}
+
+fn which_problem(
+    problems: Vec<Problem>,
+    candidates: &[&StreamDef],
+    catalog: &Catalog,
+    words: &BTreeSet<String>,
+) -> Unplaced {
+    if candidates.len() > 1 && problems.iter().all(|problem| problem.code == Code::NotFound) {
+        let names: Vec<&str> = candidates.iter().map(|stream| stream.name.as_str()).collect();
+        let detail = format!(
+            "a view over the streams {} at once cannot be merged: a record may meet its partner on the other side of a cut",
+            names.join(" and ")
+        );
+        return Unplaced(
+            Problem::new(Code::NotMergeable, detail)
+                .with_hint("make a view of each stream and join the views in the query"),
+        );
+    }
+    let better = problems.iter().position(|problem| problem.code != Code::NotFound).unwrap_or(0);
+    if let Some(problem) = problems.into_iter().nth(better) {
+        return Unplaced(problem);
+    }
+    if let Some(view) = catalog.views.iter().find(|view| words.contains(&view.name)) {
+        return Unplaced(
+            Problem::new(Code::NotMergeable, format!("a view over the view {} is not supported", view.name))
+                .with_hint("create the view over the stream, or aggregate over the view in the query"),
+        );
+    }
+    let known: Vec<&str> = catalog.streams.iter().map(|stream| stream.name.as_str()).collect();
+    let close = words.iter().find_map(|word| did_you_mean(word, known.iter().copied()));
+    let hint = match close {
+        Some(name) => format!("did you mean {name}?"),
+        None if known.is_empty() => "create a stream first: CREATE STREAM …".to_owned(),
+        None => format!("there are: {}", known.join(", ")),
+    };
+    Unplaced(Problem::new(Code::NotFound, NO_STREAM).with_hint(hint))
+}
+
+fn words_of(sql: &str) -> BTreeSet<String> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().unwrap_or_default();
+    let word = |token| match token {
+        Token::Word(word) if word.quote_style.is_some() => Some(word.value),
+        Token::Word(word) => Some(word.value.to_lowercase()),
+        _ => None,
+    };
+    tokens.into_iter().filter_map(word).collect()
+}
