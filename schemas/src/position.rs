@@ -132,12 +132,25 @@ impl std::str::FromStr for PositionToken {
 
 /// Precondition H1 / invariant I1: ranges that start at the cut, are disjoint, and leave no gap.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("coverage broken: a range starts at {found} where {expected} was due")]
+#[error("coverage broken: {}", .expected.difference(.found))]
 pub struct CoverageBroken {
     /// Where the next range had to start.
     pub expected: Cut,
     /// Where it starts.
     pub found: Cut,
+}
+
+impl Cut {
+    /// What lies between the end of one range and the start of the next, in words, by partition.
+    fn difference(&self, next: &Self) -> String {
+        let of = |p: Partition| match (self.offset(p), next.offset(p)) {
+            (end, start) if end < start => Some(format!("partition {p}: offsets {end} to {} are missing", start - 1)),
+            (end, start) if start < end => Some(format!("partition {p}: offsets {start} to {} are there twice", end - 1)),
+            _ => None,
+        };
+        let parts: Vec<String> = (0..self.partitions_of(next)).filter_map(of).collect();
+        if parts.is_empty() { format!("a range that starts at {next} ends before that") } else { parts.join(", ") }
+    }
 }
 
 /// Checks that `ranges` are a chain from `cut` and returns where the chain ends.
@@ -176,9 +189,15 @@ mod tests {
         let c = |n: u64| Cut(vec![n]);
         let (c0, c2, c3, c5) = (c(0), c(2), c(3), c(5));
         assert_eq!(assert_chain(&c0, [(&c0, &c2), (&c2, &c5)]), Ok(c5.clone()));
-        assert!(assert_chain(&c0, [(&c0, &c2), (&c3, &c5)]).is_err(), "gap");
-        assert!(assert_chain(&c0, [(&c0, &c3), (&c2, &c5)]).is_err(), "overlap");
-        assert!(assert_chain(&c0, [(&c2, &c5)]).is_err(), "does not start at the cut");
+        let broken = |ranges: &[(&Cut, &Cut)]| assert_chain(&c0, ranges.iter().copied()).unwrap_err().to_string();
+        assert_eq!(broken(&[(&c0, &c2), (&c3, &c5)]), "coverage broken: partition 0: offsets 2 to 2 are missing");
+        assert_eq!(broken(&[(&c0, &c3), (&c2, &c5)]), "coverage broken: partition 0: offsets 2 to 2 are there twice");
+        assert_eq!(broken(&[(&c2, &c5)]), "coverage broken: partition 0: offsets 0 to 1 are missing");
+        assert_eq!(broken(&[(&c0, &c5), (&c5, &c3)]), "coverage broken: a range that starts at {0:5} ends before that");
+        let (wide, other) = (Cut(vec![1, 7, 3]), Cut(vec![1, 5, 9]));
+        let both = assert_chain(&wide, [(&other, &other)]).unwrap_err().to_string();
+        let words = "partition 1: offsets 5 to 6 are there twice, partition 2: offsets 3 to 8 are missing";
+        assert_eq!(both, format!("coverage broken: {words}"));
     }
 
     #[test]

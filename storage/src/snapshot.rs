@@ -64,13 +64,13 @@ impl ViewSnapshot {
     /// Precondition H1, invariant I7: the ranges are a chain from the cut to `to`.
     ///
     /// # Errors
-    /// The first range that is not where it has to be.
+    /// The offsets that no range has, or that two have, at the first place where the chain is broken.
     pub fn assert_coverage(&self) -> Result<(), CoverageBroken> {
         let end = assert_chain(self.cut(), self.ranges.iter().map(|r| (&r.from, &r.to)))?;
         if end.same_position(&self.to) {
             return Ok(());
         }
-        Err(CoverageBroken { expected: self.to.clone(), found: end })
+        Err(CoverageBroken { expected: end, found: self.to.clone() })
     }
 
     /// Ledger of the ranges, over all partitions.

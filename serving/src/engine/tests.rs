@@ -9,6 +9,7 @@ use schemas::documents::run::RunState;
 use schemas::problem::SqlPosition;
 use schemas::{Code, Cut, PositionToken, Problem};
 use serde_json::{Value, json};
+use storage::snapshot::ViewSnapshot;
 use uuid::Uuid;
 
 use super::{QueryAnswer, QueryEngine, QueryRequest, params_from_json};
@@ -249,7 +250,7 @@ async fn staleness_is_held_to_its_bound() {
 #[tokio::test]
 async fn view_without_its_history_is_not_ready() {
     let mut world = by_country().await;
-    world.change(|one| {
+    world.change(|one: &mut ViewSnapshot| {
         one.from = one.manifest.take().unwrap().cut.clone();
     });
     world.runs = vec![run_document(7, RunState::Running)];
@@ -270,25 +271,40 @@ async fn batch_side_before_the_first_run_is_truly_empty() {
     assert_eq!(ask(&engine, "SELECT n FROM v").await, json!([[1]]));
 }
 
+/// The batch view ends at 5, the ranges at 7 and 10 (H1, I7).
+#[rstest]
+#[case::behind_the_cut(|one: &mut ViewSnapshot| drop(one.ranges.remove(0)), "offsets 5 to 6 are missing")]
+#[case::at_the_end(|one: &mut ViewSnapshot| drop(one.ranges.pop()), "offsets 7 to 9 are missing")]
+#[case::no_range_at_all(|one: &mut ViewSnapshot| one.ranges.clear(), "offsets 5 to 9 are missing")]
+#[case::range_twice(|one: &mut ViewSnapshot| one.ranges.insert(1, Arc::clone(&one.ranges[0])), "offsets 5 to 6 are there twice")]
+#[case::older_batch_view(|one: &mut ViewSnapshot| replace_cut(one, 3), "offsets 3 to 4 are missing")]
+#[case::newer_batch_view(|one: &mut ViewSnapshot| replace_cut(one, 6), "offsets 5 to 5 are there twice")]
 #[tokio::test]
-async fn hole_in_the_coverage_is_our_fault_and_never_a_number() {
-    // H1, I7
+async fn hole_in_the_coverage_is_our_fault_and_never_a_number(
+    #[case] spoil: fn(&mut ViewSnapshot),
+    #[case] place: &str,
+) {
     let mut world = by_country().await;
-    world.change(|one| {
-        one.ranges.remove(0);
-    });
+    world.change(spoil);
     let engine = world.engine();
-    let problem = problem(&engine, "SELECT * FROM by_country").await;
-    assert_eq!(problem.code, Code::Internal);
-    assert!(problem.detail.contains("coverage broken"), "{}", problem.detail);
+    for layer in ["", "batch.", "speed."] {
+        let problem = problem(&engine, &format!("SELECT * FROM {layer}by_country")).await;
+        assert_eq!(problem.code, Code::Internal);
+        assert_eq!(problem.detail, format!("view by_country: coverage broken: partition 0: {place}"));
+    }
     let key = [ScalarValue::Utf8View(Some("KR".into()))];
     assert!(engine.look_up("by_country", &key, &QueryRequest::default()).await.is_err());
+}
+
+fn replace_cut(one: &mut ViewSnapshot, end: u64) {
+    let manifest = one.manifest.take().unwrap();
+    one.manifest = Some(Arc::new(Manifest { cut: Cut(vec![end]), ..Manifest::clone(&manifest) }));
 }
 
 #[tokio::test]
 async fn states_of_another_meaning_are_not_merged() {
     let mut world = by_country().await;
-    world.change(|one| {
+    world.change(|one: &mut ViewSnapshot| {
         let manifest = one.manifest.take().unwrap();
         one.manifest = Some(Arc::new(Manifest { semantic_hash: "other".into(), ..Manifest::clone(&manifest) }));
     });
