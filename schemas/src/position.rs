@@ -145,7 +145,9 @@ impl Cut {
     fn difference(&self, next: &Self) -> String {
         let of = |p: Partition| match (self.offset(p), next.offset(p)) {
             (end, start) if end < start => Some(format!("partition {p}: offsets {end} to {} are missing", start - 1)),
-            (end, start) if start < end => Some(format!("partition {p}: offsets {start} to {} are there twice", end - 1)),
+            (end, start) if start < end => {
+                Some(format!("partition {p}: offsets {start} to {} are there twice", end - 1))
+            }
             _ => None,
         };
         let parts: Vec<String> = (0..self.partitions_of(next)).filter_map(of).collect();

@@ -74,6 +74,48 @@ async fn every_command_of_the_readme_works() {
     server.stop().await;
 }
 
+/// The text of the first fenced block in a language.
+fn block(document: &str, language: &str) -> String {
+    let text = std::fs::read_to_string(document).unwrap();
+    let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+/// What stands between backquotes in a document's text.
+fn quoted(document: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(document).unwrap();
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// R-107: the SQL, the tables and the routes that the README names are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_readme_names_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = crate::harness::Server::start(folder.path()).await;
+    server.client.sql(&block("../README.md", "sql")).await;
+    server.client.ingest("commits", r#"{"id":"1","repo":"apache/arrow-rs","event_time":"2024-01-01T00:00:00Z"}"#).await;
+    server.client.run("commits_per_day").await;
+    let names = quoted("../README.md");
+    let schemas = ["batch.", "speed.", "recon.", "dlq."];
+    let tables: Vec<&String> =
+        names.iter().filter(|name| schemas.iter().any(|schema| name.starts_with(schema))).collect();
+    assert!(tables.len() >= schemas.len(), "{tables:?}");
+    for table in tables {
+        server.client.sql(&format!("SELECT * FROM {table}")).await;
+    }
+    let routes: Vec<&str> = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("GET ").or_else(|| name.starts_with('/').then_some(name)))
+        .collect();
+    assert!(routes.len() >= 5, "{routes:?}");
+    for route in routes {
+        let path = route.replace("{v}", "commits_per_day").replace("{s}", "commits");
+        let answer = server.client.request("GET", &path).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    server.stop().await;
+}
+
 /// The demo tells its story to the end: five beats, then late = 'drop' beside the default. (R-012)
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_runs_to_its_end() {

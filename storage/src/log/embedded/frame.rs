@@ -17,8 +17,8 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::FileDecoder;
 use arrow::ipc::writer::StreamEncoder;
 use arrow::ipc::{Block, MetadataVersion};
-use parking_lot::Mutex;
 use arrow::record_batch::RecordBatch;
+use parking_lot::Mutex;
 use schemas::{Offset, Partition};
 
 /// Bytes before the IPC message.
