@@ -12,7 +12,7 @@ use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
-use super::groups::{Groups, Rows, bytes_of, grow, nulls_of};
+use super::groups::{Groups, Kept, Rows, nulls_of};
 use super::udaf::{Definition, Distinct, StateColumn, boxed, only, value_type};
 
 /// The three aggregates of this file.
@@ -120,14 +120,13 @@ impl Operator for Xor {
 
 /// One integer per group.
 struct BitFold<T: ArrowPrimitiveType, O> {
-    values: Vec<T::Native>,
-    seen: Vec<bool>,
+    kept: Kept<T::Native>,
     operator: PhantomData<O>,
 }
 
 impl<T: ArrowPrimitiveType, O> Default for BitFold<T, O> {
     fn default() -> Self {
-        Self { values: Vec::new(), seen: Vec::new(), operator: PhantomData }
+        Self { kept: Kept::default(), operator: PhantomData }
     }
 }
 
@@ -137,12 +136,11 @@ impl<T: ArrowPrimitiveType<Native: Integer>, O: Operator> Groups for BitFold<T, 
     }
 
     fn resize(&mut self, groups: usize) {
-        grow(&mut self.values, groups);
-        grow(&mut self.seen, groups);
+        self.kept.resize(groups, T::Native::default());
     }
 
     fn update(&mut self, args: &[ArrayRef], rows: &Rows<'_>) -> Result<()> {
-        let (kept, seen) = (self.values.as_mut_slice(), self.seen.as_mut_slice());
+        let (kept, seen) = (self.kept.values.as_mut_slice(), self.kept.seen.as_mut_slice());
         rows.each_value(args[0].as_primitive::<T>(), |group, value| {
             kept[group] = if seen[group] { O::fold(kept[group], value) } else { value };
             seen[group] = true;
@@ -155,8 +153,7 @@ impl<T: ArrowPrimitiveType<Native: Integer>, O: Operator> Groups for BitFold<T, 
     }
 
     fn take(&mut self, emit: EmitTo) -> Self {
-        let (values, seen) = (emit.take_needed(&mut self.values), emit.take_needed(&mut self.seen));
-        Self { values, seen, operator: PhantomData }
+        Self { kept: self.kept.take(emit), operator: PhantomData }
     }
 
     fn into_state(self) -> Result<Vec<ArrayRef>> {
@@ -164,10 +161,10 @@ impl<T: ArrowPrimitiveType<Native: Integer>, O: Operator> Groups for BitFold<T, 
     }
 
     fn into_values(self) -> Result<ArrayRef> {
-        Ok(Arc::new(PrimitiveArray::<T>::new(self.values.into(), nulls_of(&self.seen))))
+        Ok(Arc::new(PrimitiveArray::<T>::new(self.kept.values.into(), nulls_of(&self.kept.seen))))
     }
 
     fn heap_bytes(&self) -> usize {
-        bytes_of(&self.values) + bytes_of(&self.seen)
+        self.kept.heap_bytes()
     }
 }

@@ -10,7 +10,7 @@ use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
-use super::groups::{Groups, Rows, bytes_of, grow, nulls_of};
+use super::groups::{Groups, Kept, Rows, nulls_of};
 use super::udaf::{Definition, Distinct, StateColumn, boxed, only};
 
 /// How two booleans become one.
@@ -97,14 +97,13 @@ impl<F: Fold> Definition for Bool<F> {
 
 /// One boolean per group.
 pub(crate) struct BoolFold<F> {
-    values: Vec<bool>,
-    seen: Vec<bool>,
+    kept: Kept<bool>,
     fold: PhantomData<F>,
 }
 
 impl<F> Default for BoolFold<F> {
     fn default() -> Self {
-        Self { values: Vec::new(), seen: Vec::new(), fold: PhantomData }
+        Self { kept: Kept::default(), fold: PhantomData }
     }
 }
 
@@ -114,14 +113,11 @@ impl<F: Fold> Groups for BoolFold<F> {
     }
 
     fn resize(&mut self, groups: usize) {
-        if groups > self.values.len() {
-            self.values.resize(groups, F::NEUTRAL);
-        }
-        grow(&mut self.seen, groups);
+        self.kept.resize(groups, F::NEUTRAL);
     }
 
     fn update(&mut self, args: &[ArrayRef], rows: &Rows<'_>) -> Result<()> {
-        let (kept, seen) = (self.values.as_mut_slice(), self.seen.as_mut_slice());
+        let (kept, seen) = (self.kept.values.as_mut_slice(), self.kept.seen.as_mut_slice());
         let values = args[0].as_boolean();
         rows.each(values.nulls(), |row, group| {
             kept[group] = F::fold(kept[group], values.value(row));
@@ -135,8 +131,7 @@ impl<F: Fold> Groups for BoolFold<F> {
     }
 
     fn take(&mut self, emit: EmitTo) -> Self {
-        let (values, seen) = (emit.take_needed(&mut self.values), emit.take_needed(&mut self.seen));
-        Self { values, seen, fold: PhantomData }
+        Self { kept: self.kept.take(emit), fold: PhantomData }
     }
 
     fn into_state(self) -> Result<Vec<ArrayRef>> {
@@ -144,10 +139,10 @@ impl<F: Fold> Groups for BoolFold<F> {
     }
 
     fn into_values(self) -> Result<ArrayRef> {
-        Ok(Arc::new(BooleanArray::new(BooleanBuffer::from(self.values), nulls_of(&self.seen))))
+        Ok(Arc::new(BooleanArray::new(BooleanBuffer::from(self.kept.values), nulls_of(&self.kept.seen))))
     }
 
     fn heap_bytes(&self) -> usize {
-        bytes_of(&self.values) + bytes_of(&self.seen)
+        self.kept.heap_bytes()
     }
 }

@@ -147,6 +147,39 @@ pub(crate) fn nulls_of(seen: &[bool]) -> Option<NullBuffer> {
     Some(NullBuffer::from(seen)).filter(|nulls| nulls.null_count() > 0)
 }
 
+/// One value per group, and whether the group has seen any.
+#[derive(Debug)]
+pub(crate) struct Kept<V> {
+    pub(crate) values: Vec<V>,
+    pub(crate) seen: Vec<bool>,
+}
+
+impl<V> Default for Kept<V> {
+    fn default() -> Self {
+        Self { values: Vec::new(), seen: Vec::new() }
+    }
+}
+
+impl<V: Clone> Kept<V> {
+    /// Grows to `groups` entries, new ones with a value that nobody sees; never shrinks.
+    pub(crate) fn resize(&mut self, groups: usize, unseen: V) {
+        if groups > self.values.len() {
+            self.values.resize(groups, unseen);
+        }
+        grow(&mut self.seen, groups);
+    }
+
+    /// Moves the first groups out, or all.
+    pub(crate) fn take(&mut self, emit: EmitTo) -> Self {
+        Self { values: emit.take_needed(&mut self.values), seen: emit.take_needed(&mut self.seen) }
+    }
+
+    /// Bytes of its allocations.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        bytes_of(&self.values) + bytes_of(&self.seen)
+    }
+}
+
 /// Bytes of a vector's allocation.
 pub(crate) fn bytes_of<T>(cells: &Vec<T>) -> usize {
     cells.capacity() * size_of::<T>()

@@ -9,7 +9,7 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use super::bool_and_or::{BoolFold, Both, Either};
-use super::groups::{Groups, Rows, bytes_of, grow, nulls_of};
+use super::groups::{Groups, Kept, Rows, bytes_of, grow, nulls_of};
 use super::types::{Canonical, bytes_array, each_bytes, is_bytes, plain_type, with_primitive};
 use super::udaf::{Definition, Distinct, StateColumn, boxed, only};
 
@@ -63,14 +63,13 @@ impl<const MAX: bool> Definition for Extreme<MAX> {
 
 /// The extreme of a primitive type per group.
 struct Primitives<T: ArrowPrimitiveType, const MAX: bool> {
-    values: Vec<T::Native>,
-    seen: Vec<bool>,
+    kept: Kept<T::Native>,
     data_type: DataType,
 }
 
 impl<T: ArrowPrimitiveType, const MAX: bool> Primitives<T, MAX> {
     fn new(data_type: &DataType) -> Self {
-        Self { values: Vec::new(), seen: Vec::new(), data_type: data_type.clone() }
+        Self { kept: Kept::default(), data_type: data_type.clone() }
     }
 }
 
@@ -80,12 +79,11 @@ impl<T: ArrowPrimitiveType<Native: Canonical>, const MAX: bool> Groups for Primi
     }
 
     fn resize(&mut self, groups: usize) {
-        grow(&mut self.values, groups);
-        grow(&mut self.seen, groups);
+        self.kept.resize(groups, T::Native::default());
     }
 
     fn update(&mut self, args: &[ArrayRef], rows: &Rows<'_>) -> Result<()> {
-        let (values, seen) = (self.values.as_mut_slice(), self.seen.as_mut_slice());
+        let (values, seen) = (self.kept.values.as_mut_slice(), self.kept.seen.as_mut_slice());
         rows.each_value(args[0].as_primitive::<T>(), |group, value| {
             let value = value.canonical();
             let kept = &mut values[group];
@@ -103,8 +101,7 @@ impl<T: ArrowPrimitiveType<Native: Canonical>, const MAX: bool> Groups for Primi
     }
 
     fn take(&mut self, emit: EmitTo) -> Self {
-        let (values, seen) = (emit.take_needed(&mut self.values), emit.take_needed(&mut self.seen));
-        Self { values, seen, data_type: self.data_type.clone() }
+        Self { kept: self.kept.take(emit), data_type: self.data_type.clone() }
     }
 
     fn into_state(self) -> Result<Vec<ArrayRef>> {
@@ -112,12 +109,12 @@ impl<T: ArrowPrimitiveType<Native: Canonical>, const MAX: bool> Groups for Primi
     }
 
     fn into_values(self) -> Result<ArrayRef> {
-        let array = PrimitiveArray::<T>::new(self.values.into(), nulls_of(&self.seen));
+        let array = PrimitiveArray::<T>::new(self.kept.values.into(), nulls_of(&self.kept.seen));
         Ok(Arc::new(array.with_data_type(self.data_type)))
     }
 
     fn heap_bytes(&self) -> usize {
-        bytes_of(&self.values) + bytes_of(&self.seen)
+        self.kept.heap_bytes()
     }
 }
 
