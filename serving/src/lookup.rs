@@ -128,8 +128,8 @@ impl Lookup {
     }
 }
 
-/// The key as arrays of one row, of the key columns' types.
-fn key_arrays(view: &View, key: &[ScalarValue]) -> Option<Vec<ArrayRef>> {
+/// The key as arrays of one row, of the key columns' types; none for no key, or one of another type.
+pub(crate) fn key_arrays(view: &View, key: &[ScalarValue]) -> Option<Vec<ArrayRef>> {
     if key.is_empty() || key.len() > view.key_columns() {
         return None;
     }
@@ -141,7 +141,11 @@ fn key_arrays(view: &View, key: &[ScalarValue]) -> Option<Vec<ArrayRef>> {
 }
 
 /// Rows of one batch of states whose leading key columns equal the key, and how many rows were compared.
-fn matching(states: &RecordBatch, key: &[ArrayRef], sorted: bool) -> Result<(Option<RecordBatch>, u64), Problem> {
+pub(crate) fn matching(
+    states: &RecordBatch,
+    key: &[ArrayRef],
+    sorted: bool,
+) -> Result<(Option<RecordBatch>, u64), Problem> {
     let wrong = |e: arrow::error::ArrowError| Problem::new(Code::Internal, format!("keys do not compare: {e}"));
     let options = SortOptions { descending: false, nulls_first: true };
     let columns = key.iter().zip(states.columns());

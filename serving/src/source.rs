@@ -1,6 +1,7 @@
 //! Where a query's states come from: the published batch view's files, the ranges of the snapshot, or both.
 //!
-//! Parquet is read with the view's own state schema, page index and filter push-down (DESIGN §11).
+//! Parquet is read with the view's own state schema, page index and filter push-down (DESIGN §11). Deltas are
+//! sorted by key: where a filter names the key, they are searched and not scanned.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,19 +10,23 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::Expr;
-use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::scalar::ScalarValue;
 use object_store::ObjectStore;
 use operators::{StateSource, View};
+use schemas::Problem;
 use schemas::documents::manifest::Manifest;
 use storage::snapshot::ViewSnapshot;
+
+use crate::lookup::{key_arrays, matching};
 
 /// Under this URL the store is registered with DataFusion.
 pub(crate) const STORE_URL: &str = "bifold://store";
@@ -110,9 +115,28 @@ impl SnapshotStates {
         Ok(DataSourceExec::from_data_source(config))
     }
 
-    fn speed(&self, projection: &[usize], partitions: usize) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let states: Vec<&RecordBatch> =
-            self.snapshot.ranges.iter().flat_map(|range| &range.states).filter(|rows| rows.num_rows() > 0).collect();
+    /// States of deltas and tail; of the sorted ones only those with the key that the filters ask for.
+    fn ranges(&self, filters: &[Expr]) -> Result<Vec<RecordBatch>> {
+        let key = key_arrays(&self.view, &key_prefix(&self.view, filters));
+        let mut found = vec![];
+        for range in &self.snapshot.ranges {
+            for states in range.states.iter().filter(|states| states.num_rows() > 0) {
+                match key.as_ref().filter(|_| range.sorted) {
+                    Some(key) => found.extend(matching(states, key, true).map_err(external)?.0),
+                    None => found.push(states.clone()),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn speed(
+        &self,
+        projection: &[usize],
+        filters: &[Expr],
+        partitions: usize,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let states = self.ranges(filters)?;
         if states.is_empty() {
             return Ok(None);
         }
@@ -120,7 +144,7 @@ impl SnapshotStates {
         let mut parts: Vec<Vec<RecordBatch>> = vec![vec![]; partitions.clamp(1, states.len())];
         let count = parts.len();
         for (index, rows) in states.into_iter().enumerate() {
-            parts[index % count].push(rows.clone());
+            parts[index % count].push(rows);
         }
         let schema = Arc::clone(self.view.state_schema());
         Ok(Some(MemorySourceConfig::try_new_exec(&parts, schema, Some(projection.to_vec()))?))
@@ -142,8 +166,32 @@ impl StateSource for SnapshotStates {
             plans.push(self.batch(session, manifest, projection, filters)?);
         }
         if self.layer.reads_speed() {
-            plans.extend(self.speed(projection, session.config().target_partitions())?);
+            plans.extend(self.speed(projection, filters, session.config().target_partitions())?);
         }
         Ok(plans)
     }
+}
+
+/// The values that filters of the form `key = value` ask for, of as many leading key columns as have one.
+fn key_prefix(view: &View, filters: &[Expr]) -> Vec<ScalarValue> {
+    let fields = view.state_schema().fields().iter().take(view.key_columns());
+    // equal floats may differ in their bits
+    let fields = fields.take_while(|field| !field.data_type().is_floating());
+    let value_of = |name: &str| filters.iter().flat_map(split_conjunction).find_map(|filter| equal_to(filter, name));
+    fields.map_while(|field| value_of(field.name())).collect()
+}
+
+/// The value that a filter compares a column with; none if it does anything else.
+fn equal_to(filter: &Expr, name: &str) -> Option<ScalarValue> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else { return None };
+    match (left.as_ref(), right.as_ref()) {
+        (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
+            (column.name == name && !value.is_null()).then(|| value.clone())
+        }
+        _ => None,
+    }
+}
+
+fn external(problem: Problem) -> DataFusionError {
+    DataFusionError::External(Box::new(problem))
 }

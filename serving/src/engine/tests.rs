@@ -263,6 +263,27 @@ async fn view_without_its_history_is_not_ready() {
     assert_eq!(ask(&engine, "SELECT sum(n) FROM speed.by_country").await, json!([[5]]));
 }
 
+/// Deltas are searched by key: of the sorted range (KR, US) one cell is read, of the tail all three.
+#[rstest]
+#[case::key("country = 'KR'", json!([[2]]), 1 + 3)]
+#[case::key_on_the_right("'US' = country", json!([[1]]), 1 + 3)]
+#[case::key_and_more("country = 'KR' AND n > 0", json!([[2]]), 1 + 3)]
+#[case::key_that_is_not_there("country = 'XX'", json!([[null]]), 3)]
+#[case::either_key("country = 'KR' OR country = 'US'", json!([[3]]), 2 + 3)]
+#[case::no_key("n > 0", json!([[5]]), 2 + 3)]
+#[case::null_is_no_key("country IS NULL", json!([[1]]), 2 + 3)]
+#[tokio::test]
+async fn filter_on_the_key_reads_only_its_cells_of_a_delta(
+    #[case] filter: &str,
+    #[case] expected: Value,
+    #[case] cells_read: u64,
+) {
+    let engine = by_country().await.engine();
+    let sql = format!("SELECT sum(n) FROM speed.by_country WHERE {filter}");
+    let answer = engine.query(&QueryRequest::new(&sql)).await.unwrap();
+    assert_eq!((rows(&answer), answer.statistics.cells_read), (expected, cells_read));
+}
+
 #[tokio::test]
 async fn batch_side_before_the_first_run_is_truly_empty() {
     let events: [Event; 1] = [(Some("KR"), 1.0, 1)];
