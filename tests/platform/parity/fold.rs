@@ -1,0 +1,306 @@
+//! Parity of the core alone: no disk, no HTTP, many views. Whatever way the records are split, folded
+//! and merged, the states are the same bytes, and the answer is the reference interpreter's.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
+use operators::cells::CellTable;
+use operators::{Folder, RowFinish, StateSource, StaticTable, View, ViewSource, merged, session, states};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rstest::rstest;
+use schemas::problem::SqlPosition;
+use schemas::{ColumnDef, LatePolicy, LedgerCounts, OnBadData, SqlType, StreamDef};
+use uuid::Uuid;
+
+use super::arrays::{array, ipc, rows};
+use super::case::{check_and_shrink, seeds};
+use super::compare::compare;
+use super::event::{COLUMNS, D_SCALE, Event, Flavor, Placed, pick, place};
+use super::generate::Generator;
+use super::value::{Kind, Value};
+use super::view::{Answer, DIMENSION, ViewModel, WATERMARK_DELAY_US};
+
+fn column((name, sql, kind): &(&str, &str, Kind)) -> ColumnDef {
+    let sql_type = match kind {
+        Kind::Bool => SqlType::Boolean,
+        Kind::Int if *sql == "INT" => SqlType::Int,
+        Kind::Int => SqlType::BigInt,
+        Kind::Decimal(_) => SqlType::Numeric { precision: 20, scale: D_SCALE as i8 },
+        Kind::Float => SqlType::Double,
+        Kind::Text => SqlType::Text,
+        Kind::Time => SqlType::TimestampTz,
+    };
+    ColumnDef { name: (*name).into(), sql_type, nullable: !sql.ends_with("NOT NULL") }
+}
+
+fn stream() -> StreamDef {
+    StreamDef {
+        id: Uuid::from_u128(1),
+        incarnation: Uuid::from_u128(2),
+        name: "s".into(),
+        columns: COLUMNS.iter().map(column).collect(),
+        primary_key: vec!["id".into()],
+        time_column: Some("at".into()),
+        watermark_delay_us: WATERMARK_DELAY_US,
+        partitions: 8,
+        dedup_horizon_us: 0,
+        late: LatePolicy::Include,
+        on_bad_data: OnBadData::Quarantine,
+        created_at_us: 0,
+    }
+}
+
+pub(super) fn table(dimension: &[Vec<Value>]) -> StaticTable {
+    let fields: Vec<Field> = DIMENSION.iter().map(|dimension| column(dimension).field()).collect();
+    let arrays = fields
+        .iter()
+        .enumerate()
+        .map(|(index, field)| array(field.data_type(), dimension.iter().map(|row| &row[index])));
+    let columns = arrays.collect();
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+    StaticTable { name: "dim".into(), rows: vec![rows], identity: "dim/1".into() }
+}
+
+fn compile(model: &ViewModel, dimension: &[Vec<Value>]) -> Result<Arc<View>, String> {
+    let late = if model.drops_late { LatePolicy::Drop } else { LatePolicy::Include };
+    let (sql, stream, tables) = (model.sql(), stream(), [table(dimension)]);
+    let position = SqlPosition { line: 1, column: 1 };
+    let source = ViewSource { sql: &sql, position, stream: &stream, tables: &tables, late };
+    View::compile(&source).map_err(|problem| format!("refused: {}", problem.text()))
+}
+
+/// Records of one partition, one after the other, in the log's schema.
+fn log_rows(records: &[&Placed]) -> RecordBatch {
+    let schema = stream().log_schema();
+    let append_times: Vec<Value> = records.iter().map(|_| Value::Time(0)).collect();
+    let time = |time_us: Option<i64>| time_us.map_or(Value::Null, Value::Time);
+    let largest: Vec<Value> = records.iter().map(|record| time(record.largest_before)).collect();
+    let columns = schema.fields().iter().enumerate().map(|(index, field)| match index.checked_sub(COLUMNS.len()) {
+        None => array(field.data_type(), records.iter().map(|record| &record.event.0[index])),
+        Some(0) => array(field.data_type(), append_times.iter()),
+        Some(_) => array(field.data_type(), largest.iter()),
+    });
+    RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
+}
+
+fn text(problem: schemas::Problem) -> String {
+    problem.text()
+}
+
+/// Folds records in pieces of random size, in a random order of partitions, by several folders that
+/// are emptied at random. Returns the parts and the ledger.
+fn fold_in_pieces(
+    view: &Arc<View>,
+    records: &[Placed],
+    partitions: u32,
+    rng: &mut ChaCha8Rng,
+) -> Result<(Vec<RecordBatch>, LedgerCounts), String> {
+    let mut folders = vec![];
+    for _ in 0..rng.random_range(1..4) {
+        folders.push(Folder::new(view).map_err(text)?);
+    }
+    let (mut parts, mut counts) = (vec![], LedgerCounts::default());
+    let mut order: Vec<u32> = (0..partitions).collect();
+    order.shuffle(rng);
+    for partition in order {
+        let records: Vec<&Placed> = records.iter().filter(|record| record.partition == partition).collect();
+        let mut rest = records.as_slice();
+        while let Some(first) = rest.first() {
+            let (piece, later) = rest.split_at(pick(rng, &[1, 1, 7, 64, 8_192]).min(rest.len()));
+            let folder = rng.random_range(0..folders.len());
+            counts.add(&folders[folder].fold(partition, first.offset, &log_rows(piece)).map_err(text)?);
+            if rng.random_bool(0.3) {
+                parts.extend(folders[folder].take().map_err(text)?);
+            }
+            rest = later;
+        }
+    }
+    for mut folder in folders {
+        parts.extend(folder.take().map_err(text)?);
+    }
+    parts.shuffle(rng);
+    Ok((parts, counts))
+}
+
+/// Merges parts two by two, in a random tree.
+fn merge_in_a_tree(view: &View, mut parts: Vec<RecordBatch>, rng: &mut ChaCha8Rng) -> Result<RecordBatch, String> {
+    while parts.len() > 1 {
+        let (a, b) = (parts.swap_remove(rng.random_range(0..parts.len())), parts.pop().unwrap());
+        parts.push(states::merge(view, &[a, b]).map_err(text)?);
+        parts.shuffle(rng);
+    }
+    states::merge(view, &parts).map_err(text)
+}
+
+/// The states of all records, folded by one folder in one piece per partition.
+pub(super) fn fold_at_once(
+    view: &Arc<View>,
+    records: &[Placed],
+    partitions: u32,
+) -> Result<(RecordBatch, LedgerCounts), String> {
+    let mut folder = Folder::new(view).map_err(text)?;
+    let mut counts = LedgerCounts::default();
+    for partition in 0..partitions {
+        let records: Vec<&Placed> = records.iter().filter(|record| record.partition == partition).collect();
+        counts.add(&folder.fold(partition, 0, &log_rows(&records)).map_err(text)?);
+    }
+    let parts: Vec<RecordBatch> = folder.take().map_err(text)?.into_iter().collect();
+    Ok((states::merge(view, &parts).map_err(text)?, counts))
+}
+
+/// States in memory.
+#[derive(Debug)]
+struct Parts(Vec<RecordBatch>, Arc<View>);
+
+#[async_trait]
+impl StateSource for Parts {
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: &[usize],
+        _: &[Expr],
+    ) -> datafusion::common::Result<Vec<Arc<dyn ExecutionPlan>>> {
+        let schema = Arc::clone(self.1.state_schema());
+        let one = |part: &RecordBatch| -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+            let rows = [vec![part.clone()]];
+            Ok(MemorySourceConfig::try_new_exec(&rows, Arc::clone(&schema), Some(projection.to_vec()))?)
+        };
+        self.0.iter().map(one).collect()
+    }
+}
+
+static SESSIONS: LazyLock<[SessionState; 2]> = LazyLock::new(|| {
+    [1, 3].map(|partitions| session::query_state(session::config().with_target_partitions(partitions), Arc::default()))
+});
+
+/// The answer of the view over states, as a query reads it.
+fn answer(view: &Arc<View>, parts: Vec<RecordBatch>, session: usize) -> Result<Vec<Vec<Value>>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let table = merged::table(view, Arc::new(Parts(parts, Arc::clone(view)))).map_err(|e| e.to_string())?;
+    let context = SessionContext::new_with_state(SESSIONS[session].clone());
+    let read = async { context.read_table(table)?.collect().await };
+    runtime.block_on(read).map(|answers| rows(&answers)).map_err(|e| format!("error: {e}"))
+}
+
+/// The answer of the view over states, as a look-up reads it: none if the view has a finish of another kind.
+fn look_up(view: &Arc<View>, parts: &[RecordBatch]) -> Option<Result<Vec<Vec<Value>>, String>> {
+    let finish = RowFinish::of(view)?;
+    let look_up = || {
+        let mut cells = CellTable::new(view)?;
+        parts.iter().try_for_each(|part| cells.merge(part))?;
+        finish.apply(cells.answer()?)
+    };
+    Some(look_up().map(|answer| rows(&[answer])).map_err(|problem| format!("error: {}", problem.text())))
+}
+
+fn check_answer(found: Result<Vec<Vec<Value>>, String>, expected: &Answer, what: &str) -> Result<(), String> {
+    match (found, &expected.rows) {
+        (Ok(found), Ok(expected)) => compare(&found, expected).map_err(|difference| format!("{what}: {difference}")),
+        (Err(problem), Err(_)) if problem.contains("out of range") => Ok(()),
+        (Err(problem), _) => Err(format!("{what}: {problem}")),
+        (Ok(_), Err(_)) => Err(format!("{what}: a sum out of range went unnoticed")),
+    }
+}
+
+fn check_ledger(counts: &LedgerCounts, expected: &Answer, records: usize) -> Result<(), String> {
+    let found = (counts.records, counts.counted, counts.late, counts.balance());
+    let wanted = (records as u64, expected.counted, expected.late, 0);
+    if found == wanted { Ok(()) } else { Err(format!("ledger {found:?}, expected {wanted:?}")) }
+}
+
+pub(super) fn check_bytes(found: &RecordBatch, wanted: &RecordBatch, what: &str) -> Result<(), String> {
+    if found.columns() == wanted.columns() && ipc(found) == ipc(wanted) {
+        return Ok(());
+    }
+    let column = (0..wanted.num_columns()).find(|column| found.column(*column) != wanted.column(*column));
+    let name = column.map(|column| wanted.schema().field(column).name().clone());
+    Err(format!("{what}: states differ in {name:?}\nfound {found:?}\nwanted {wanted:?}"))
+}
+
+/// One case: a view, a static table, and where its records go.
+struct Case {
+    seed: u64,
+    model: ViewModel,
+    dimension: Vec<Vec<Value>>,
+    partitions: u32,
+}
+
+impl Case {
+    fn random(seed: u64) -> (Self, Vec<Event>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut generator = Generator { rng: &mut rng };
+        let (model, dimension) = (generator.view(), generator.dimension());
+        let flavor = Flavor::random(&mut rng);
+        let count = pick(&mut rng, &[0, 1, 30, 100, 200, 200, 400]);
+        let events = (0..count).map(|number| Event::random(&mut rng, number, flavor)).collect();
+        let partitions = pick(&mut rng, &[1, 2, 3, 8]);
+        (Self { seed, model, dimension, partitions }, events)
+    }
+
+    /// Skewed, and the same for the same event whatever others there are.
+    fn partition(&self, event: &Event) -> u32 {
+        let hash = event.id().bytes().fold(self.seed, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        if hash % 3 == 0 { 0 } else { (hash >> 8) as u32 % self.partitions }
+    }
+
+    fn check(&self, events: &[Event]) -> Result<(), String> {
+        let view = compile(&self.model, &self.dimension)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ 0x5eed);
+        let records = place(events, self.partitions, |event| self.partition(event));
+        let expected = self.model.answer(&records, &self.dimension);
+        let (whole, counts) = fold_at_once(&view, &records, self.partitions)?;
+        check_ledger(&counts, &expected, records.len())?;
+        check_answer(answer(&view, vec![whole.clone()], 0), &expected, "batch only")?;
+
+        let (parts, counts) = fold_in_pieces(&view, &records, self.partitions, &mut rng)?;
+        check_ledger(&counts, &expected, records.len())?;
+        if let Some(found) = look_up(&view, &parts).filter(|_| self.model.limit.is_none()) {
+            check_answer(found, &expected, "a look-up")?;
+        }
+        let session = rng.random_range(0..2);
+        check_answer(answer(&view, parts.clone(), session), &expected, "speed only")?;
+        check_bytes(&merge_in_a_tree(&view, parts, &mut rng)?, &whole, "speed only")?;
+        self.check_at_a_cut(&view, &records, &whole, &mut rng)
+    }
+
+    /// Batch below a cut, speed above it: at the cut the batch's answer is that of the records below,
+    /// and both merged are the whole.
+    fn check_at_a_cut(
+        &self,
+        view: &Arc<View>,
+        records: &[Placed],
+        whole: &RecordBatch,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), String> {
+        let (below, above) = records.split_at(rng.random_range(0..=records.len()));
+        let (batch, _) = fold_at_once(view, below, self.partitions)?;
+        let expected = self.model.answer(below, &self.dimension);
+        check_answer(answer(view, vec![batch.clone()], 0), &expected, "below a cut")?;
+        let (mut parts, _) = fold_in_pieces(view, above, self.partitions, rng)?;
+        parts.push(batch);
+        check_bytes(&merge_in_a_tree(view, parts, rng)?, whole, "batch and speed")
+    }
+
+    fn describe(&self) -> String {
+        format!("{}\nlate {}, dim {:?}", self.model.sql(), self.model.late_sql(), self.dimension)
+    }
+}
+
+/// 2,000 views of fixed seeds and 100 of fresh ones, shared out to tests that run side by side.
+#[rstest]
+fn generated_views_equal_the_reference_interpreter(#[values(0, 1, 2, 3)] part: u64) {
+    for seed in seeds(part, 4, 2_000, 100) {
+        let (case, events) = Case::random(seed);
+        check_and_shrink(seed, &events, || case.describe(), |events| case.check(events));
+    }
+}

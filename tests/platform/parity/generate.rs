@@ -1,0 +1,307 @@
+//! Random views.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::aggregate::{Aggregate, Function};
+use super::calendar::{DAY, HOUR, MINUTE, SECOND};
+use super::event::{AT, B, BEGINNING, C, COLUMNS, D, D_SCALE, K, M, N, T, TEXTS, X, Y, pick};
+use super::expression::{Comparison, Expression, Operation, call, compare, int, literal};
+use super::value::{Kind, Value};
+use super::view::{CODE, DIMENSION, Join, LABEL, NAME, Sort, ViewModel, WEIGHT, WINDOW_END, WINDOW_START};
+
+/// Makes views out of random numbers.
+pub(super) struct Generator<'a> {
+    pub(super) rng: &'a mut ChaCha8Rng,
+}
+
+fn column(index: usize) -> Expression {
+    let kind = match index {
+        WINDOW_START | WINDOW_END => Kind::Time,
+        CODE.. => DIMENSION[index - CODE].2,
+        _ => COLUMNS[index].2,
+    };
+    Expression::Column(index, kind)
+}
+
+impl Generator<'_> {
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        pick(self.rng, from)
+    }
+
+    fn chance(&mut self, probability: f64) -> bool {
+        self.rng.random_bool(probability)
+    }
+
+    pub(super) fn view(&mut self) -> ViewModel {
+        let tumble_us = self.chance(0.35).then(|| self.window_us());
+        let join = self
+            .chance(0.25)
+            .then(|| Join { is_left: self.chance(0.5), on: self.pick(&[(C, CODE), (K, NAME), (M, WEIGHT)]) });
+        let condition = self.chance(0.4).then(|| self.condition(join.is_some(), 2));
+        let keys = self.keys(tumble_us.is_some(), join.is_some());
+        let aggregates = (0..self.rng.random_range(1..6)).map(|_| self.aggregate(join.is_some())).collect();
+        let mut view = ViewModel {
+            tumble_us,
+            join,
+            condition,
+            keys,
+            aggregates,
+            columns: vec![],
+            having: None,
+            sorts: vec![],
+            limit: None,
+            drops_late: self.chance(0.3),
+        };
+        self.finish(&mut view);
+        view
+    }
+
+    fn window_us(&mut self) -> i64 {
+        self.pick(&[SECOND, 7 * SECOND, MINUTE, 15 * MINUTE, HOUR, 7 * HOUR, DAY, 7 * DAY, 30 * DAY])
+    }
+
+    /// Up to three different keys, at most one of them a bucket of the event time.
+    fn keys(&mut self, is_windowed: bool, is_joined: bool) -> Vec<Expression> {
+        let mut keys: Vec<Expression> = vec![];
+        let mut has_bucket = is_windowed;
+        if is_windowed && self.chance(0.85) {
+            keys.push(column(self.pick(&[WINDOW_START, WINDOW_START, WINDOW_END])));
+        }
+        for _ in 0..self.rng.random_range(0..3) {
+            let key = if !has_bucket && self.chance(0.5) {
+                has_bucket = true;
+                self.bucket(AT)
+            } else {
+                self.plain_key(is_joined)
+            };
+            let text = key.sql(&|index| index.to_string());
+            if keys.iter().all(|other| other.sql(&|index| index.to_string()) != text) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    fn bucket(&mut self, of: usize) -> Expression {
+        let operation = if self.chance(0.6) {
+            Operation::Truncate(self.pick(&["second", "minute", "hour", "day", "week", "month", "quarter", "year"]))
+        } else {
+            let origin =
+                self.pick(&[None, Some(17 * SECOND), Some(BEGINNING - 3 * HOUR - 25 * MINUTE), Some(-90 * DAY)]);
+            Operation::Bin(self.window_us(), origin)
+        };
+        call(operation, [column(of)])
+    }
+
+    fn plain_key(&mut self, is_joined: bool) -> Expression {
+        match self.rng.random_range(0..if is_joined { 15 } else { 13 }) {
+            0 | 1 => column(K),
+            2 => column(C),
+            3 => column(B),
+            4 => column(X),
+            5 => column(T),
+            6 => self.bucket(T),
+            7 => call(Operation::Modulo, [column(M), int(self.rng.random_range(1..5))]),
+            8 => compare(Comparison::Greater, column(C), int(0)),
+            9 => call(Operation::Coalesce, [column(K), literal(Value::Text("none".into()))]),
+            10 => call(Operation::Length, [column(K)]),
+            11 => {
+                let (yes, no) = (Value::Text("yes".into()), Value::Text("no".into()));
+                call(Operation::Case, [self.condition(false, 1), literal(yes), literal(no)])
+            }
+            12 => call(Operation::Concatenate, [column(K), literal(Value::Text("!".into()))]),
+            13 => column(LABEL),
+            _ => column(CODE),
+        }
+    }
+
+    /// A condition over the rows of the source.
+    fn condition(&mut self, is_joined: bool, depth: u32) -> Expression {
+        if depth > 0 && self.chance(0.4) {
+            let (a, b) = (self.condition(is_joined, depth - 1), self.condition(is_joined, depth - 1));
+            return match self.rng.random_range(0..3) {
+                0 => call(Operation::And, [a, b]),
+                1 => call(Operation::Or, [a, b]),
+                _ => call(Operation::Not, [a]),
+            };
+        }
+        let of = self.pick(&[K, C, M, N, D, X, X, Y, B, T, AT]);
+        let of = if is_joined && self.chance(0.2) { self.pick(&[LABEL, WEIGHT]) } else { of };
+        self.atom(of)
+    }
+
+    fn atom(&mut self, of: usize) -> Expression {
+        let tested = column(of);
+        let comparison = self.pick(&Comparison::ALL);
+        match self.rng.random_range(0..8) {
+            0 => call(self.pick(&[Operation::IsNull, Operation::IsNotNull]), [tested]),
+            1 if tested.kind() == Kind::Bool => tested,
+            2 if tested.kind() == Kind::Text => call(Operation::StartsWith, [tested, literal(Value::Text("a".into()))]),
+            3 if tested.kind() != Kind::Bool => {
+                call(Operation::In, [tested, self.literal_for(of), self.literal_for(of), self.literal_for(of)])
+            }
+            4 if tested.kind() != Kind::Bool => {
+                call(Operation::Between, [tested, self.literal_for(of), self.literal_for(of)])
+            }
+            5 => call(Operation::IsDistinct, [tested, self.literal_for(of)]),
+            6 if of == X => compare(comparison, tested, column(Y)),
+            6 if of == M => compare(comparison, tested, column(C)),
+            6 if of == T => compare(comparison, tested, column(AT)),
+            _ => compare(comparison, tested, self.literal_for(of)),
+        }
+    }
+
+    /// A constant that the column may well be equal to.
+    fn literal_for(&mut self, of: usize) -> Expression {
+        literal(match of {
+            K | LABEL | NAME => Value::Text(self.pick(&TEXTS).to_owned()),
+            C | CODE => Value::Int(self.rng.random_range(-2..4)),
+            N => Value::Int(self.pick(&[0, i64::MAX, 1 << 53, -77_000_000_000]).into()),
+            D => Value::Decimal(self.pick(&[0, 1, 125_000, -7_500_000, 90_071_992_547_409_920_000]), D_SCALE),
+            X => Value::Float(self.pick(&[0.0, 0.1, -7.25, 1e16, 12.5])),
+            Y => Value::Float(self.pick(&[0.0, 1_000.5, -2_000.25])),
+            B => Value::Bool(self.chance(0.5)),
+            T | AT => Value::Time(BEGINNING + self.pick(&[0, -DAY, 3 * HOUR, 20 * DAY])),
+            _ => Value::Int(self.rng.random_range(-500_000..500_000)),
+        })
+    }
+
+    fn aggregate(&mut self, is_joined: bool) -> Aggregate {
+        let (function, argument) = self.function(is_joined);
+        let filter = self.chance(0.3).then(|| self.condition(is_joined, 1));
+        Aggregate { function, argument, filter }
+    }
+
+    fn function(&mut self, is_joined: bool) -> (Function, Option<Expression>) {
+        use Function as F;
+        let small = if is_joined { self.pick(&[C, M, WEIGHT]) } else { self.pick(&[C, M]) };
+        match self.rng.random_range(0..17) {
+            0 | 1 => (F::Count, None),
+            2 => (F::Count, Some(column(self.pick(&[K, C, N, D, X, B, T, AT])))),
+            3 | 4 => (F::Sum, Some(self.number(small))),
+            5 => (F::Avg, Some(self.number(small))),
+            6 | 7 => (self.pick(&[F::Min, F::Max]), Some(column(self.pick(&[K, C, M, N, D, X, Y, T, AT])))),
+            8 => (self.pick(&[F::BoolAnd, F::BoolOr]), Some(self.truth())),
+            9 | 10 => (self.pick(&[F::BitAnd, F::BitOr, F::BitXor]), Some(column(self.pick(&[C, M, N])))),
+            11 | 12 => {
+                let of = self.pick(&[small, X, Y, Y]);
+                (self.pick(&[F::VarPop, F::VarSamp, F::StddevPop, F::StddevSamp]), Some(column(of)))
+            }
+            13 | 14 => (F::ApproxDistinct, Some(column(self.pick(&[K, C, M, N, D, X, B, T, AT])))),
+            _ => {
+                let share = self.pick(&[0.0, 0.1, 0.5, 0.75, 0.99, 1.0]);
+                (F::Percentile(share), Some(column(self.pick(&[C, M, N, D, X, Y]))))
+            }
+        }
+    }
+
+    fn truth(&mut self) -> Expression {
+        if self.chance(0.5) { column(B) } else { self.condition(false, 0) }
+    }
+
+    /// A number that can be summed: a column, or something computed of one.
+    fn number(&mut self, small: usize) -> Expression {
+        match self.rng.random_range(0..10) {
+            0 => column(N),
+            1 | 2 => column(D),
+            3 => column(X),
+            4 => column(Y),
+            5 => {
+                call(self.pick(&[Operation::Add, Operation::Subtract, Operation::Multiply]), [column(small), column(C)])
+            }
+            6 => call(Operation::Multiply, [column(Y), literal(Value::Float(2.5))]),
+            7 => call(Operation::Coalesce, [column(small), int(-1)]),
+            8 => call(Operation::Case, [self.condition(false, 1), column(small), int(0)]),
+            _ => column(small),
+        }
+    }
+
+    /// Output columns, `HAVING`, `ORDER BY`, `LIMIT`.
+    fn finish(&mut self, view: &mut ViewModel) {
+        let slots: Vec<Expression> = view
+            .keys
+            .iter()
+            .map(Expression::kind)
+            .chain(view.aggregates.iter().map(Aggregate::kind))
+            .enumerate()
+            .map(|(slot, kind)| Expression::Column(slot, kind))
+            .collect();
+        view.columns.clone_from(&slots);
+        let is_exact =
+            |slot: usize| slot < view.keys.len() || !view.aggregates[slot - view.keys.len()].function.is_approximate();
+        let exact: Vec<Expression> =
+            slots.iter().enumerate().filter(|(slot, _)| is_exact(*slot)).map(|(_, column)| column.clone()).collect();
+        if let Some(computed) = self.computed(&exact) {
+            view.columns.push(computed);
+        }
+        view.having = if self.chance(0.25) { self.having(&exact) } else { None };
+        if !view.keys.is_empty() && self.chance(0.2) {
+            self.sort(view, &exact);
+        }
+    }
+
+    /// An expression over keys and exact aggregates.
+    fn computed(&mut self, exact: &[Expression]) -> Option<Expression> {
+        let of = self.pick(exact.get(..).filter(|exact| !exact.is_empty())?);
+        let none = |value: Value| call(Operation::Coalesce, [of.clone(), literal(value)]);
+        Some(match of.kind() {
+            Kind::Int if self.chance(0.3) => call(
+                Operation::Case,
+                [
+                    compare(Comparison::Greater, of.clone(), int(2)),
+                    literal(Value::Text("many".into())),
+                    literal(Value::Text("few".into())),
+                ],
+            ),
+            Kind::Int if self.chance(0.3) => call(Operation::Divide, [of.clone(), int(3)]),
+            Kind::Int if self.chance(0.5) => call(Operation::NullIf, [of.clone(), int(1)]),
+            Kind::Int => none(Value::Int(0)),
+            Kind::Float => call(Operation::Multiply, [of.clone(), literal(Value::Float(0.5))]),
+            Kind::Text => call(Operation::Concatenate, [of.clone(), literal(Value::Text("?".into()))]),
+            Kind::Bool => call(Operation::Not, [of.clone()]),
+            Kind::Time | Kind::Decimal(_) => call(Operation::IsNull, [of.clone()]),
+        })
+    }
+
+    fn having(&mut self, exact: &[Expression]) -> Option<Expression> {
+        let of = self.pick(exact.get(..).filter(|exact| !exact.is_empty())?);
+        let comparison = self.pick(&Comparison::ALL);
+        Some(match of.kind() {
+            Kind::Int => compare(comparison, of, int(self.rng.random_range(-1..5))),
+            Kind::Float => compare(comparison, of, literal(Value::Float(0.0))),
+            Kind::Text => compare(comparison, of, literal(Value::Text("a".into()))),
+            Kind::Bool => of,
+            Kind::Decimal(scale) => compare(comparison, of, literal(Value::Decimal(1, scale))),
+            Kind::Time => compare(comparison, of, literal(Value::Time(BEGINNING))),
+        })
+    }
+
+    /// By some exact column, then by all keys: a total order, so that `LIMIT` has one answer.
+    fn sort(&mut self, view: &mut ViewModel, exact: &[Expression]) {
+        let mut columns: Vec<usize> = vec![];
+        if let Expression::Column(slot, _) = self.pick(exact) {
+            columns.push(slot);
+        }
+        columns.extend(0..view.keys.len());
+        for column in columns {
+            view.sorts.push(Sort { column, descending: self.chance(0.5), nulls_first: self.chance(0.5) });
+        }
+        view.limit = self.chance(0.7).then(|| self.rng.random_range(0..8));
+    }
+
+    /// Rows of the static table: codes and names that occur twice, never, or not at all.
+    pub(super) fn dimension(&mut self) -> Vec<Vec<Value>> {
+        (0..self.rng.random_range(0..8_i128))
+            .map(|number| {
+                let nullable = |is_null: bool, value: Value| if is_null { Value::Null } else { value };
+                vec![
+                    nullable(self.chance(0.1), Value::Int(self.rng.random_range(-3..3))),
+                    nullable(self.chance(0.1), Value::Text(self.pick(&["a", "ab", "b", "zzz"]).to_owned())),
+                    nullable(self.chance(0.1), Value::Text(self.pick(&["one", "two", "drei \u{fc}"]).to_owned())),
+                    nullable(self.chance(0.1), Value::Int(number * 10)),
+                ]
+            })
+            .collect()
+    }
+}

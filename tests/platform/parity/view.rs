@@ -1,0 +1,261 @@
+//! A view as a neutral description: its SQL, and its answer by maps and brute force.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use super::aggregate::{Aggregate, Expected, OutOfRange};
+use super::calendar::bin;
+use super::event::{AT, COLUMNS, Placed};
+use super::expression::{Expression, Operation};
+use super::value::{Key, Kind, Value, order};
+
+/// Columns that a window and a join add behind those of the stream.
+pub(super) const WINDOW_START: usize = 11;
+pub(super) const WINDOW_END: usize = 12;
+pub(super) const CODE: usize = 13;
+pub(super) const NAME: usize = 14;
+pub(super) const LABEL: usize = 15;
+pub(super) const WEIGHT: usize = 16;
+const WIDTH: usize = 17;
+
+/// Columns of the static table.
+pub(super) const DIMENSION: [(&str, &str, Kind); 4] = [
+    ("code", "INT", Kind::Int),
+    ("name", "TEXT", Kind::Text),
+    ("label", "TEXT", Kind::Text),
+    ("weight", "BIGINT", Kind::Int),
+];
+
+/// A join of the stream with the static table.
+#[derive(Debug, Clone)]
+pub(super) struct Join {
+    /// A left join, not an inner one.
+    pub(super) is_left: bool,
+    /// Column of the stream and column of the table that are equal.
+    pub(super) on: (usize, usize),
+}
+
+/// A sort of the answer by one of its columns.
+#[derive(Debug, Clone)]
+pub(super) struct Sort {
+    pub(super) column: usize,
+    pub(super) descending: bool,
+    pub(super) nulls_first: bool,
+}
+
+/// A view. Keys and aggregates are over the rows of the source; columns and `having` are over the
+/// keys, then the aggregates.
+#[derive(Debug, Clone)]
+pub(super) struct ViewModel {
+    /// Length of the windows of `TUMBLE`.
+    pub(super) tumble_us: Option<i64>,
+    pub(super) join: Option<Join>,
+    pub(super) condition: Option<Expression>,
+    pub(super) keys: Vec<Expression>,
+    pub(super) aggregates: Vec<Aggregate>,
+    pub(super) columns: Vec<Expression>,
+    pub(super) having: Option<Expression>,
+    pub(super) sorts: Vec<Sort>,
+    pub(super) limit: Option<usize>,
+    pub(super) drops_late: bool,
+}
+
+/// What a view says, and which records it is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) rows: Result<Vec<Vec<Expected>>, OutOfRange>,
+    /// Records counted and records left out as late.
+    pub(super) counted: u64,
+    pub(super) late: u64,
+}
+
+fn source_name(column: usize) -> String {
+    match column {
+        WINDOW_START => "window_start".into(),
+        WINDOW_END => "window_end".into(),
+        CODE.. => format!("dim.{}", DIMENSION[column - CODE].0),
+        _ => format!("s.{}", COLUMNS[column].0),
+    }
+}
+
+impl ViewModel {
+    /// The `SELECT`.
+    pub(super) fn sql(&self) -> String {
+        let slot = |index: usize| match self.keys.get(index) {
+            Some(key) => key.sql(&source_name),
+            None => self.aggregates[index - self.keys.len()].sql(&source_name),
+        };
+        let columns =
+            self.columns.iter().enumerate().map(|(index, column)| format!("{} AS o{index}", column.sql(&slot)));
+        let mut sql = format!("SELECT {} FROM {}", columns.collect::<Vec<_>>().join(", "), self.source_sql());
+        if let Some(condition) = &self.condition {
+            sql += &format!(" WHERE {}", condition.sql(&source_name));
+        }
+        if !self.keys.is_empty() {
+            sql += &format!(
+                " GROUP BY {}",
+                self.keys.iter().map(|key| key.sql(&source_name)).collect::<Vec<_>>().join(", ")
+            );
+        }
+        if let Some(having) = &self.having {
+            sql += &format!(" HAVING {}", having.sql(&slot));
+        }
+        let sorts: Vec<String> = self.sorts.iter().map(Sort::sql).collect();
+        if !sorts.is_empty() {
+            sql += &format!(" ORDER BY {}", sorts.join(", "));
+        }
+        if let Some(limit) = self.limit {
+            sql += &format!(" LIMIT {limit}");
+        }
+        sql
+    }
+
+    fn source_sql(&self) -> String {
+        let stream = match self.tumble_us {
+            Some(length_us) => format!("TUMBLE(s, at, INTERVAL '{} seconds')", length_us / 1_000_000),
+            None => "s".into(),
+        };
+        let Some(join) = &self.join else { return stream };
+        let (word, on) = (if join.is_left { "LEFT JOIN" } else { "JOIN" }, join.on);
+        format!("{stream} {word} dim ON {} = {}", source_name(on.0), source_name(on.1))
+    }
+
+    /// `late = '…'`
+    pub(super) fn late_sql(&self) -> &'static str {
+        if self.drops_late { "drop" } else { "include" }
+    }
+
+    /// The answer over the events.
+    pub(super) fn answer(&self, events: &[Placed], dimension: &[Vec<Value>]) -> Answer {
+        let (mut counted, mut late) = (0, 0);
+        let mut groups: BTreeMap<Vec<Key>, Vec<Vec<Value>>> = BTreeMap::new();
+        if self.keys.is_empty() {
+            groups.insert(vec![], vec![]);
+        }
+        for placed in events {
+            let mut rows = self.source_rows(&placed.event.0, dimension);
+            rows.retain(|row| {
+                self.condition.as_ref().is_none_or(|condition| condition.value(row).truth() == Some(true))
+            });
+            if rows.is_empty() {
+                continue;
+            }
+            if self.drops_late && self.is_late(placed) {
+                late += 1;
+                continue;
+            }
+            counted += 1;
+            for row in rows {
+                let key = self.keys.iter().map(|key| key.value(&row).key()).collect();
+                groups.entry(key).or_default().push(row);
+            }
+        }
+        Answer { rows: self.finish(groups.values()), counted, late }
+    }
+
+    /// The rows that the source makes of an event: several or none with a join.
+    fn source_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
+        let mut row = event.to_vec();
+        row.resize(WIDTH, Value::Null);
+        if let (Some(length_us), Value::Time(time_us)) = (self.tumble_us, &event[AT]) {
+            let start_us = bin(length_us, 0, *time_us);
+            row[WINDOW_START] = Value::Time(start_us);
+            row[WINDOW_END] = Value::Time(start_us + length_us);
+        }
+        let Some(join) = &self.join else { return vec![row] };
+        let (mine, theirs) = (&event[join.on.0], join.on.1 - CODE);
+        let matches =
+            |other: &&Vec<Value>| !mine.is_null() && !other[theirs].is_null() && order(mine, &other[theirs]).is_eq();
+        let joined = |other: &Vec<Value>| [&row[..CODE], other].concat();
+        let rows: Vec<Vec<Value>> = dimension.iter().filter(matches).map(joined).collect();
+        if rows.is_empty() && join.is_left { vec![row] } else { rows }
+    }
+
+    /// A record is late when its window had ended by the watermark before it; without a window, when
+    /// it lies behind the watermark.
+    fn is_late(&self, placed: &Placed) -> bool {
+        let Some(largest_us) = placed.largest_before else { return false };
+        let (watermark_us, time_us) = (largest_us - WATERMARK_DELAY_US, placed.event.time_us());
+        let window = |time_us: i64| match (self.tumble_us, self.time_bucket()) {
+            (Some(length_us), _) => Some(bin(length_us, 0, time_us)),
+            (None, Some(bucket)) => {
+                let mut row = vec![Value::Null; WIDTH];
+                row[AT] = Value::Time(time_us);
+                match bucket.value(&row) {
+                    Value::Time(start_us) => Some(start_us),
+                    other => panic!("a bucket is a time, not {other:?}"),
+                }
+            }
+            (None, None) => None,
+        };
+        match (window(watermark_us), window(time_us)) {
+            (Some(of_watermark), Some(own)) => of_watermark > own,
+            _ => time_us < watermark_us,
+        }
+    }
+
+    /// The key that is a bucket of the event time.
+    fn time_bucket(&self) -> Option<&Expression> {
+        self.keys.iter().find(|key| {
+            matches!(key, Expression::Call(Operation::Truncate(_) | Operation::Bin(..), arguments)
+                if matches!(arguments[0], Expression::Column(AT, _)))
+        })
+    }
+
+    fn finish<'a>(&self, groups: impl Iterator<Item = &'a Vec<Vec<Value>>>) -> Result<Vec<Vec<Expected>>, OutOfRange> {
+        let mut answer = vec![];
+        // as in PostgreSQL, a condition on keys alone is looked at before any aggregate
+        let early = self.having.as_ref().filter(|having| having.columns().iter().all(|slot| *slot < self.keys.len()));
+        for rows in groups {
+            let rows: Vec<&[Value]> = rows.iter().map(Vec::as_slice).collect();
+            let keys: Vec<Value> = self.keys.iter().map(|key| key.value(rows[0])).collect();
+            if self.limit == Some(0) || early.is_some_and(|having| having.value(&keys).truth() != Some(true)) {
+                continue;
+            }
+            let mut slots: Vec<Expected> = keys.into_iter().map(Expected::exact).collect();
+            for aggregate in &self.aggregates {
+                slots.push(aggregate.over(&rows)?);
+            }
+            let values: Vec<Value> = slots.iter().map(|slot| slot.value.clone()).collect();
+            if self.having.as_ref().is_none_or(|having| having.value(&values).truth() == Some(true)) {
+                answer.push(self.columns.iter().map(|column| output(column, &slots, &values)).collect());
+            }
+        }
+        answer.sort_by(|a: &Vec<Expected>, b| {
+            self.sorts.iter().map(|sort| sort.order(a, b)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+        });
+        answer.truncate(self.limit.unwrap_or(usize::MAX));
+        Ok(answer)
+    }
+}
+
+/// How far the watermark of the test's stream stays behind.
+pub(super) const WATERMARK_DELAY_US: i64 = 5 * 60 * 1_000_000;
+
+/// A column of the answer: an aggregate as it is, or something computed of exact ones.
+fn output(column: &Expression, slots: &[Expected], values: &[Value]) -> Expected {
+    match column {
+        Expression::Column(slot, _) => slots[*slot].clone(),
+        computed => Expected::exact(computed.value(values)),
+    }
+}
+
+impl Sort {
+    fn sql(&self) -> String {
+        let direction = if self.descending { "DESC" } else { "ASC" };
+        let nulls = if self.nulls_first { "FIRST" } else { "LAST" };
+        format!("{} {direction} NULLS {nulls}", self.column + 1)
+    }
+
+    fn order(&self, a: &[Expected], b: &[Expected]) -> Ordering {
+        let (a, b) = (&a[self.column].value, &b[self.column].value);
+        let nulls = if self.nulls_first { Ordering::Less } else { Ordering::Greater };
+        match (a.is_null(), b.is_null()) {
+            (true, true) => Ordering::Equal,
+            (true, false) => nulls,
+            (false, true) => nulls.reverse(),
+            (false, false) if self.descending => order(b, a),
+            (false, false) => order(a, b),
+        }
+    }
+}
