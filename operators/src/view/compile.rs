@@ -108,7 +108,7 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let bound =
         Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
     let cells = lower(&bound, &planner)?;
-    let finish = finish(analyzed, &original, &cells)?;
+    let finish = finish(analyzed, &original, &cells, &planner)?;
     let semantic_hash = semantic_hash(source, &optimized, &cells, &finish);
     let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     Ok(View {
@@ -263,8 +263,14 @@ fn column(index: usize, field: &Field, keys: usize, state: bool) -> Field {
     Field::new(name, field.data_type().clone(), true)
 }
 
-/// Everything above the aggregate, reading the answered cells.
-fn finish(analyzed: &LogicalPlan, original: &Aggregate, cells: &CellPlan) -> Result<LogicalPlan> {
+/// Everything above the aggregate, reading the answered cells. Simplified, because look-ups evaluate its
+/// expressions as they are and some functions (`coalesce`) are only a way to write another expression.
+fn finish(
+    analyzed: &LogicalPlan,
+    original: &Aggregate,
+    cells: &CellPlan,
+    planner: &SessionState,
+) -> Result<LogicalPlan> {
     let empty = MemTable::try_new(Arc::clone(&cells.answer_schema), vec![vec![]])?;
     let scan = LogicalPlanBuilder::scan(CELLS, provider_as_source(Arc::new(empty)), None)?;
     let first_aggregate = cells.keys + 1;
@@ -282,7 +288,8 @@ fn finish(analyzed: &LogicalPlan, original: &Aggregate, cells: &CellPlan) -> Res
         LogicalPlan::Aggregate(_) => Ok(Transformed::new(answered.clone(), true, TreeNodeRecursion::Jump)),
         other => Ok(Transformed::no(other)),
     })?;
-    finish.data.recompute_schema()
+    let simplify = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]);
+    simplify.optimize(finish.data.recompute_schema()?, planner, |_, _| {})
 }
 
 /// The key column that an output column of the finish is, if it is only renamed on its way.
