@@ -6,6 +6,7 @@
 
 pub mod aggregates;
 mod bounded;
+pub mod buckets;
 mod canonical;
 pub mod cells;
 pub mod error;

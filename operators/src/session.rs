@@ -9,7 +9,7 @@ use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::AggregateUDF;
 use datafusion::prelude::SessionConfig;
 
-use crate::{aggregates, bounded, windows};
+use crate::{aggregates, bounded, buckets, windows};
 
 /// Settings that views and queries share. Serving sets `target_partitions` and Parquet options on top.
 pub fn config() -> SessionConfig {
@@ -42,7 +42,9 @@ fn with_functions(config: SessionConfig, runtime: Arc<RuntimeEnv>, aggregates: V
     for function in windows::functions() {
         let _ = state.register_udf(function);
     }
-    // without it a session has the unbounded functions: a test says that it is not so
+    // without it a session has DataFusion's buckets: tests say that it is not so, here and below
+    let _ = buckets::register(&mut state);
+    // without it a session has the unbounded functions
     let _ = bounded::bound(&mut state);
     let _ = state.register_relation_planner(Arc::new(windows::TumblePlanner::default()));
     state

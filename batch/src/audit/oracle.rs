@@ -1,7 +1,8 @@
 //! The oracle: sampled cells by plain SQL over the raw records, with code that is not ours.
 //!
-//! The view's `SELECT` runs on DataFusion as it comes, without Bifold's aggregates; only `TUMBLE`, which
-//! DataFusion does not have, is ours. It guards against an error that both layers share.
+//! The view's `SELECT` runs on DataFusion as it comes, without Bifold's aggregates; only what DataFusion does
+//! not have is ours: `TUMBLE`, buckets of times that are no nanoseconds. It guards against an error that
+//! both layers share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
-use operators::{StateSource, StaticTable, View, merged, session, states, windows};
+use operators::{StateSource, StaticTable, View, buckets, merged, session, states, windows};
 use schemas::documents::certificate::OracleCheck;
 use schemas::{LatePolicy, Problem, StreamDef};
 
@@ -103,6 +104,7 @@ impl Oracle<'_> {
         for function in windows::functions() {
             let _ = state.register_udf(function);
         }
+        buckets::register(&mut state)?;
         let schema = Arc::new(self.stream.log_schema().project(&self.columns())?);
         let records: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![rows])?);
         let known = vec![(self.stream.name.clone(), Arc::clone(&records))];
