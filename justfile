@@ -26,3 +26,15 @@ bench WORK *ARGS:
 # accept changed snapshots
 bless:
     INSTA_UPDATE=always cargo test --workspace
+
+# a real Kafka broker on loopback: start | stop | kill | wipe | status | env
+kafka WHAT:
+    infra/components/kafka.sh {{WHAT}}
+
+# a real S3 server on loopback, likewise
+s3 WHAT:
+    infra/components/s3.sh {{WHAT}}
+
+# a real schema registry on loopback, likewise
+schema-registry WHAT:
+    infra/components/schema-registry.sh {{WHAT}}
