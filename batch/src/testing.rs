@@ -44,6 +44,7 @@ pub(crate) fn stream() -> StreamDef {
         dedup_horizon_us: SECOND_US,
         late: LatePolicy::Include,
         on_bad_data: OnBadData::Quarantine,
+        transport: schemas::Transport::default(),
         created_at_us: START_US,
     }
 }

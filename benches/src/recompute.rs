@@ -124,6 +124,7 @@ fn stream() -> StreamDef {
         dedup_horizon_us: 0,
         late: LatePolicy::Include,
         on_bad_data: OnBadData::Quarantine,
+        transport: schemas::Transport::default(),
         created_at_us: 0,
     }
 }

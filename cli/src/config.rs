@@ -1,6 +1,7 @@
 //! Configuration: built-in < `bifold.toml` < environment (`BIFOLD__SECTION__KEY`) < flags.
 //! An unknown key is an error; every value knows where it came from.
 
+mod kafka;
 mod sources;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use schemas::Limits;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+pub use kafka::KafkaSection;
 pub use sources::{Origin, Sources};
 
 use crate::exit::{Exit, fail};
@@ -42,6 +44,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Access.
     pub auth: AuthConfig,
+    /// The Kafka cluster.
+    pub kafka: KafkaSection,
 }
 
 /// A part of the platform that a process can run.
@@ -107,6 +111,7 @@ impl Default for Config {
             limits: Limits::default(),
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             auth: AuthConfig::default(),
+            kafka: KafkaSection::default(),
         }
     }
 }

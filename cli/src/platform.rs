@@ -196,6 +196,7 @@ async fn wire(
         limits: limits.clone(),
         folder: Arc::clone(folder),
         tasks: tasks.clone(),
+        kafka: config.kafka.clone(),
     };
     let registry = Registry::open(parts, progress).await?;
     let runs = Arc::new(RunService::new(RunParts {

@@ -2,7 +2,8 @@
 # A real Apache Kafka broker (KRaft, one node, loopback only) for tests.
 #   kafka.sh install | start | stop | kill | wipe | status | env | run CLASS [ARG...]
 # KAFKA_PORT (19092; the controller takes the next port), KAFKA_HEAP (512m),
-# KAFKA_DIR (data, config, log and pid of this instance), KAFKA_EXTRA (server.properties lines).
+# KAFKA_DIR (data, config, log and pid of this instance), KAFKA_EXTRA (server.properties lines),
+# KAFKA_WATCH (a process: when it has ended, this instance is wiped).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -72,6 +73,12 @@ configure() {
 
 env_() { echo "KAFKA_BOOTSTRAP=127.0.0.1:$port"; echo "KAFKA_LOG=$log"; }
 
+watch() { # nobody has to remember what a test left running
+  [ -n "${KAFKA_WATCH:-}" ] || return 0
+  nohup setsid bash -c 'while kill -0 "$1" 2>/dev/null; do sleep 1; done; KAFKA_WATCH= KAFKA_DIR="$3" "$2" wipe' \
+    watch "$KAFKA_WATCH" "$here/kafka.sh" "$dir" >/dev/null 2>&1 8>&- 9>&- </dev/null &
+}
+
 start() {
   local p i
   install
@@ -89,7 +96,7 @@ start() {
   p=$!
   echo "$p" >"$dir/pid"
   for ((i = 0; i < 600; i++)); do # 60 s
-    if grep -q 'Kafka Server started' "$log"; then env_; return; fi
+    if grep -q 'Kafka Server started' "$log"; then watch; env_; return; fi
     kill -0 "$p" 2>/dev/null || break
     sleep 0.1
   done
@@ -120,5 +127,5 @@ case "${1:-}" in
   status) if p=$(pid); then echo "running, pid $p"; env_; else echo stopped; exit 3; fi ;;
   env) env_ ;;
   run) install && configure && java_ "${@:2}" ;;
-  *) sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -38,8 +38,8 @@ use storage::log::{Epoch, Log, Pending};
 use tokio::sync::watch;
 
 use self::parts::Part;
-pub(crate) use self::recovery::last_append_time;
 use self::recovery::{PartitionState, recover};
+pub(crate) use self::recovery::{last_append_time, last_record};
 
 /// Requests up to this many rows are decided where they are: a hop to another thread costs more.
 const INLINE_ROWS_MAX: usize = 1_024;
@@ -161,6 +161,11 @@ impl Admission {
         let (admission, parts) = (Arc::clone(self), Arc::clone(parts));
         let decided = tokio::task::spawn_blocking(move || admission.decide(&parts)).await;
         decided.unwrap_or_else(|error| Err(StorageError::io("deciding what is new", error)))
+    }
+
+    /// Forgets what is in memory: the next request reads it from the log again. Nothing may be on its way.
+    pub(crate) fn forget(&self) {
+        *self.state.lock() = None;
     }
 
     async fn ensure_recovered(&self) -> Result<(), StorageError> {

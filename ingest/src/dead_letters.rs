@@ -2,12 +2,16 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{BinaryBuilder, RecordBatch, StringViewBuilder, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BinaryBuilder, Int32Array, Int64Array, RecordBatch, StringViewArray, StringViewBuilder,
+    TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parking_lot::Mutex;
 use schemas::column::{APPEND_TIME, MAX_EVENT_TIME, timestamp_type};
 use schemas::limits::DEAD_LETTER_BYTES_MAX;
+use schemas::{Offset, Partition};
 use storage::StorageError;
 use storage::clock::Clock;
 use storage::log::{Log, Pending};
@@ -15,6 +19,15 @@ use tokio::sync::OnceCell;
 
 use crate::admission::last_append_time;
 use crate::decode::BadRecord;
+
+/// The topic that a bad record was read from.
+const TOPIC: &str = "topic";
+/// The topic's id.
+pub(crate) const TOPIC_ID: &str = "topic_id";
+/// The partition of the topic.
+pub(crate) const TOPIC_PARTITION: &str = "topic_partition";
+/// The offset in the topic.
+pub(crate) const TOPIC_OFFSET: &str = "topic_offset";
 
 /// Rows of every dead-letter log. It has one partition.
 pub fn dead_letter_schema() -> SchemaRef {
@@ -27,6 +40,10 @@ pub fn dead_letter_schema() -> SchemaRef {
             Field::new("raw", DataType::Binary, false),
             Field::new("content_type", DataType::Utf8View, false),
             Field::new("request_id", DataType::Utf8View, false),
+            Field::new(TOPIC, DataType::Utf8View, true),
+            Field::new(TOPIC_ID, DataType::Utf8View, true),
+            Field::new(TOPIC_PARTITION, DataType::Int32, true),
+            Field::new(TOPIC_OFFSET, DataType::Int64, true),
             Field::new(APPEND_TIME, timestamp_type(), false),
             Field::new(MAX_EVENT_TIME, timestamp_type(), true),
         ]))
@@ -39,6 +56,18 @@ pub fn dead_letter_schema() -> SchemaRef {
 pub(crate) struct Sender {
     pub(crate) content_type: String,
     pub(crate) request_id: String,
+    /// None for a request.
+    pub(crate) topic: Option<TopicPlace>,
+}
+
+/// Where bad records are in a topic.
+#[derive(Debug, Clone)]
+pub(crate) struct TopicPlace {
+    pub(crate) topic: String,
+    pub(crate) topic_id: String,
+    pub(crate) partition: Partition,
+    /// Of each bad record.
+    pub(crate) offsets: Vec<Offset>,
 }
 
 /// The dead-letter log of one stream. Nobody else appends to it.
@@ -99,6 +128,7 @@ fn letters(
         request_id.append_value(&sender.request_id);
     }
     let [code, column, message, content_type, request_id] = texts.map(|mut text| Arc::new(text.finish()));
+    let [topic, topic_id, partitions, offsets] = place_columns(sender.topic.as_ref(), bad.len());
     let max_event_times = TimestampMicrosecondArray::new_null(bad.len()).with_timezone("UTC");
     RecordBatch::try_new(
         dead_letter_schema(),
@@ -110,8 +140,22 @@ fn letters(
             Arc::new(raw.finish()),
             content_type,
             request_id,
+            topic,
+            topic_id,
+            partitions,
+            offsets,
             Arc::new(utc(append_us)),
             Arc::new(max_event_times),
         ],
     )
+}
+
+fn place_columns(place: Option<&TopicPlace>, letters: usize) -> [ArrayRef; 4] {
+    let text = |of: fn(&TopicPlace) -> &str| -> ArrayRef {
+        Arc::new((0..letters).map(|_| place.map(of)).collect::<StringViewArray>())
+    };
+    let partitions: Int32Array = (0..letters).map(|_| place.map(|place| place.partition as i32)).collect();
+    let offset = |row: usize| place.and_then(|place| place.offsets.get(row)).map(|offset| *offset as i64);
+    let offsets: Int64Array = (0..letters).map(offset).collect();
+    [text(|place| &place.topic), text(|place| &place.topic_id), Arc::new(partitions), Arc::new(offsets)]
 }

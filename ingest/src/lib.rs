@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 pub mod admission;
+pub mod connector;
 pub mod dead_letters;
 pub mod decode;
 pub mod http;
@@ -20,6 +21,7 @@ pub mod service;
 #[cfg(test)]
 mod testing;
 
+pub use connector::{Connector, ConnectorParts, Grow};
 pub use dead_letters::dead_letter_schema;
 pub use payload::{Encoding, Format};
 pub use service::{IngestOptions, IngestParts, IngestService, Payload, Streams};

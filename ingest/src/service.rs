@@ -201,6 +201,10 @@ impl IngestService {
         let Some(stream) = self.parts.streams.stream(name) else {
             return Err(unknown_stream(name, &self.parts.streams.names()));
         };
+        if let Some(source) = &stream.transport.source {
+            let detail = format!("stream {name}: is read from the Kafka topic {}", source.topic);
+            return Err(Problem::new(Code::Unsupported, detail).with_hint("produce to the topic"));
+        }
         let mut doors = self.doors.lock();
         if let Some(door) = doors.get(&stream.id) {
             return Ok(Arc::clone(door));

@@ -37,6 +37,7 @@ pub(crate) fn stream(name: &str, partitions: u32) -> StreamDef {
         dedup_horizon_us: 24 * HOUR_US,
         late: LatePolicy::Include,
         on_bad_data: OnBadData::Quarantine,
+        transport: schemas::Transport::default(),
         created_at_us: 0,
     }
 }

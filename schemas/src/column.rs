@@ -13,6 +13,11 @@ pub const APPEND_TIME: &str = "_append_time";
 /// first. A function of the partition's prefix, stored so that both layers decide lateness alike.
 pub const MAX_EVENT_TIME: &str = "_max_event_time";
 
+/// Which incarnation of its topic a record was read from; only where a stream is read from a topic.
+pub const SOURCE_EPOCH: &str = "_source_epoch";
+/// A record's offset in its topic; the partition is the stream's own.
+pub const SOURCE_OFFSET: &str = "_source_offset";
+
 /// True for names that belong to the platform.
 pub fn is_reserved(name: &str) -> bool {
     name.starts_with('_')

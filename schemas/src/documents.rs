@@ -7,6 +7,7 @@ pub mod delta;
 pub mod ledger;
 pub mod manifest;
 pub mod run;
+pub mod source;
 
 #[cfg(test)]
 mod tests;

@@ -33,10 +33,50 @@ pub struct Freshness {
     /// Nothing older than this is missing: when it was asked for, less the lag; for a batch view alone at most
     /// the start of its run. RFC 3339.
     pub as_of: String,
-    /// False if a part is missing: a table of the system or of dead letters was cut off at its bound.
+    /// False if a part is missing: a table of the system or of dead letters was cut off at its bound, or
+    /// records of a topic were lost before they were read (`holes`).
     pub complete: bool,
     /// Every view that the query read.
     pub views: Vec<ViewFreshness>,
+    /// Records of topics that are missing in what was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<HoleFreshness>,
+    /// How far the topics are read that the views' streams come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceFreshness>,
+}
+
+/// Offsets of a topic that are in no answer: they were gone before they were read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoleFreshness {
+    /// The stream.
+    pub stream: String,
+    /// Its topic.
+    pub topic: String,
+    /// The incarnation of the topic.
+    pub topic_id: String,
+    /// Partition of the topic.
+    pub partition: u32,
+    /// First offset that is missing.
+    pub from: u64,
+    /// First offset that is not; none: it is not known how far the topic went.
+    pub to: Option<u64>,
+    /// `retention` or `recreated`.
+    pub reason: String,
+}
+
+/// A topic that a stream is read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFreshness {
+    /// The stream.
+    pub stream: String,
+    /// Its topic.
+    pub topic: String,
+    /// Records of the topic that are not read yet; none: not known.
+    pub lag_records: Option<u64>,
+    /// Why it cannot be read at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The coverage of one view in an answer (I7).

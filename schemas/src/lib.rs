@@ -12,6 +12,7 @@ pub mod problem;
 pub mod show_create;
 pub mod statement;
 pub mod stream;
+pub mod transport;
 pub mod view;
 
 pub use column::{ColumnDef, SqlType};
@@ -22,4 +23,5 @@ pub use limits::Limits;
 pub use position::{Cut, Offset, Partition, PositionToken};
 pub use problem::{Code, Problem};
 pub use stream::{LatePolicy, OnBadData, StreamDef};
+pub use transport::{LogKind, RecordFormat, TopicSource, Transport};
 pub use view::{Refresh, TableDef, ViewDef};

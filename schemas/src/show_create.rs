@@ -1,10 +1,13 @@
 //! `SHOW CREATE`: a text that makes the same stream, view or table again.
 
+use std::fmt::Write as _;
+
 use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 
 use crate::column::ColumnDef;
 use crate::statement::interval;
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::transport::{LogKind, Transport};
 use crate::view::{Refresh, TableDef, ViewDef};
 
 /// Words that begin an element of a column list.
@@ -61,13 +64,30 @@ pub fn stream_sql(stream: &StreamDef) -> String {
         OnBadData::Reject => "reject",
     };
     format!(
-        "CREATE STREAM {} (\n  {}\n) WITH (partitions = {}, dedup_horizon = '{}', late = '{}', on_bad_data = '{on_bad_data}')",
+        "CREATE STREAM {} (\n  {}\n) WITH (partitions = {}, dedup_horizon = '{}', late = '{}', on_bad_data = '{on_bad_data}'{})",
         quoted(&stream.name),
         lines.join(",\n  "),
         stream.partitions,
         interval::show(stream.dedup_horizon_us),
         late(stream.late),
+        transport(&stream.transport),
     )
+}
+
+/// The options of a stream whose records or whose log are in Kafka; nothing for another one.
+fn transport(transport: &Transport) -> String {
+    let mut options = String::new();
+    if let Some(source) = &transport.source {
+        let (topic, format) = (literal(&source.topic), source.format.as_str());
+        let _ = write!(options, ", connector = 'kafka', topic = {topic}, format = '{format}'");
+    }
+    if transport.log == LogKind::Kafka {
+        options.push_str(", log = 'kafka'");
+    }
+    if let Some(brokers) = &transport.brokers {
+        let _ = write!(options, ", brokers = {}", literal(brokers));
+    }
+    options
 }
 
 /// `CREATE MATERIALIZED VIEW …` with its schedule written out and its `SELECT` as it was written.

@@ -24,6 +24,7 @@ pub use names::SCHEMAS;
 use crate::column::ColumnDef;
 use crate::problem::{Problem, SqlPosition};
 use crate::stream::{LatePolicy, OnBadData};
+use crate::transport::Transport;
 use crate::view::Refresh;
 
 /// One statement of a script.
@@ -105,14 +106,18 @@ pub struct CreateStream {
     pub time_column: Option<String>,
     /// Microseconds.
     pub watermark_delay_us: i64,
-    /// `partitions`, default 4.
+    /// `partitions`, default 4; those of the topic where the stream is read from one.
     pub partitions: u32,
+    /// True if the statement says how many: a topic that has another number is refused.
+    pub partitions_given: bool,
     /// `dedup_horizon`, default 24 hours, microseconds.
     pub dedup_horizon_us: i64,
     /// `late`, default include.
     pub late: LatePolicy,
     /// `on_bad_data`, default quarantine.
     pub on_bad_data: OnBadData,
+    /// `connector`, `topic`, `format`, `log`, `brokers`.
+    pub transport: Transport,
 }
 
 /// `CREATE MATERIALIZED VIEW`, not yet compiled.

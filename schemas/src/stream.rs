@@ -6,7 +6,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::column::{APPEND_TIME, ColumnDef, MAX_EVENT_TIME, OFFSET, PARTITION, timestamp_type};
+use crate::column::{
+    APPEND_TIME, ColumnDef, MAX_EVENT_TIME, OFFSET, PARTITION, SOURCE_EPOCH, SOURCE_OFFSET, timestamp_type,
+};
+use crate::transport::Transport;
 
 /// What happens to an event that comes after its window has closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -55,6 +58,9 @@ pub struct StreamDef {
     pub late: LatePolicy,
     /// Bad input.
     pub on_bad_data: OnBadData,
+    /// Where records come from, and where the log is.
+    #[serde(default, skip_serializing_if = "Transport::is_default")]
+    pub transport: Transport,
     /// Microseconds since the epoch.
     pub created_at_us: i64,
 }
@@ -65,7 +71,12 @@ impl StreamDef {
         Arc::new(Schema::new(self.columns.iter().map(ColumnDef::field).collect::<Vec<_>>()))
     }
 
-    /// Rows as the log holds them: declared columns, append time, largest event time before.
+    /// Rows on their way into the log: declared columns, and where they are in the topic they come from.
+    pub fn arriving_schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.arriving_fields()))
+    }
+
+    /// Rows as the log holds them: as they arrive, append time, largest event time before.
     pub fn log_schema(&self) -> SchemaRef {
         Arc::new(Schema::new(self.log_fields()))
     }
@@ -79,9 +90,18 @@ impl StreamDef {
     }
 
     fn log_fields(&self) -> Vec<Field> {
-        let mut fields: Vec<Field> = self.columns.iter().map(ColumnDef::field).collect();
+        let mut fields = self.arriving_fields();
         fields.push(Field::new(APPEND_TIME, timestamp_type(), false));
         fields.push(Field::new(MAX_EVENT_TIME, timestamp_type(), true));
+        fields
+    }
+
+    fn arriving_fields(&self) -> Vec<Field> {
+        let mut fields: Vec<Field> = self.columns.iter().map(ColumnDef::field).collect();
+        if self.transport.source.is_some() {
+            fields.push(Field::new(SOURCE_EPOCH, DataType::Int32, false));
+            fields.push(Field::new(SOURCE_OFFSET, DataType::Int64, false));
+        }
         fields
     }
 

@@ -48,7 +48,7 @@ pub(crate) async fn table(
     let whole = match name {
         "runs" => return overview::runs(parts).await,
         "certificates" => return overview::certificates(parts, catalog).await,
-        "streams" => overview::streams(catalog, snapshots).await,
+        "streams" => overview::streams(parts, catalog, snapshots).await,
         "views" => overview::views(catalog, snapshots).await,
         "queries" => overview::queries(history),
         "coverage" => layers::coverage(catalog, snapshots).await,

@@ -64,6 +64,12 @@ impl Shard {
         Ok(())
     }
 
+    /// A partition to fold from its beginning; one that is known stays as it is.
+    pub(crate) fn add_partition(&mut self, partition: Partition) {
+        self.next.entry(partition).or_insert(0);
+        self.max_event_time_us.entry(partition).or_insert(None);
+    }
+
     pub(crate) fn remove_view(&mut self, id: Uuid) {
         self.views.remove(&id);
     }

@@ -304,6 +304,17 @@ impl StreamSpeed {
         }
     }
 
+    /// Folds partitions, too, that were added to the log: call it when the log has them.
+    pub fn grow(&self, partitions: u32) {
+        // with the base's lock held nobody is between asking for the number of partitions and using it
+        let _base = self.base.lock();
+        for partition in 0..partitions {
+            let shard = &self.shards[partition as usize % self.shards.len()];
+            shard.lock().add_partition(partition);
+        }
+        self.folded.send_modify(|cut| cut.0.resize(cut.0.len().max(partitions as usize), 0));
+    }
+
     /// Adds a view that is folded from this moment on, and returns that position.
     ///
     /// # Errors

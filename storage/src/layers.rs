@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemas::documents::manifest::Manifest;
 use schemas::documents::run::{RunDocument, RunKind, RunTrigger};
+use schemas::documents::source::Hole;
 use schemas::{Certificate, Cut, Problem};
 use uuid::Uuid;
 
@@ -101,6 +102,25 @@ pub trait Runs: Send + Sync {
     async fn rollback(&self, view: &str, run: u64) -> Result<Manifest, Problem>;
 }
 
+/// A topic that a stream is read from, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceStatus {
+    /// Its name.
+    pub topic: String,
+    /// Its cluster.
+    pub brokers: String,
+    /// What tells it from another one of its name; none before it was looked at first.
+    pub topic_id: Option<Uuid>,
+    /// Per partition, the next offset of the topic that is read.
+    pub next: Cut,
+    /// Records that are there and not read yet; none while that is not known.
+    pub lag_records: Option<u64>,
+    /// Why it cannot be read at the moment.
+    pub problem: Option<String>,
+    /// Records that were lost before they were read.
+    pub holes: Vec<Hole>,
+}
+
 /// Asked of `cli`, by every layer: the open logs of the streams.
 pub trait Logs: Send + Sync {
     /// The log of a stream's records.
@@ -108,4 +128,9 @@ pub trait Logs: Send + Sync {
 
     /// The log of a stream's dead letters.
     fn dead_letters(&self, stream: Uuid) -> Option<Arc<dyn Log>>;
+
+    /// The topic that a stream is read from; none for one whose events come over HTTP.
+    fn source(&self, _stream: Uuid) -> Option<SourceStatus> {
+        None
+    }
 }

@@ -21,6 +21,7 @@ pub mod clock;
 pub mod deltas;
 pub mod error;
 mod ipc;
+pub mod kafka;
 pub mod layers;
 pub mod log;
 pub mod manifests;
@@ -29,6 +30,7 @@ pub mod numbered;
 pub mod paths;
 pub mod runs;
 pub mod snapshot;
+pub mod source;
 pub mod store;
 
 pub use error::StorageError;

@@ -17,9 +17,11 @@ use crate::error::StorageError;
 
 pub mod conformance;
 pub mod embedded;
+pub mod kafka;
 pub mod memory;
 
 pub use embedded::{EmbeddedLog, EmbeddedLogConfig};
+pub use kafka::{KafkaLog, KafkaLogConfig};
 pub use memory::MemoryLog;
 
 /// Rows of one partition with consecutive offsets, in the stream's log schema.
@@ -91,6 +93,17 @@ pub trait Log: Send + Sync + std::fmt::Debug {
 
     /// How many partitions there are.
     fn partitions(&self) -> u32;
+
+    /// Adds empty partitions, up to so many. Fewer than there are changes nothing.
+    ///
+    /// # Errors
+    /// This log cannot.
+    fn grow(&self, partitions: u32) -> Result<(), StorageError> {
+        if partitions <= self.partitions() {
+            return Ok(());
+        }
+        Err(StorageError::io(format!("adding partitions up to {partitions}"), "this log has a fixed number"))
+    }
 
     /// The epoch that appends are taken in. It has ended before anybody learns of the append that failed.
     fn epoch(&self) -> Epoch;

@@ -23,6 +23,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -67,6 +68,8 @@ pub struct Master {
     table: Arc<Table>,
     encoder: Arc<Encoder>,
     stream: Arc<StreamDef>,
+    /// Grows, never shrinks.
+    partitions: AtomicU32,
     schema: SchemaRef,
     clock: Arc<dyn Clock>,
     state: ArcSwap<State>,
@@ -145,11 +148,17 @@ impl Master {
             let table = Arc::new(Table::new(place.clone(), stream.incarnation, handle));
             let schema = schema::delta_schema(&stream)
                 .map_err(|e| StorageError::io(format!("columns of stream {}", stream.name), e))?;
-            let state = State::of(&table, table.ensure(&schema, &schema::statistics_columns(&stream))?, &stream)?;
+            let state = State::of(
+                &table,
+                table.ensure(&schema, &schema::statistics_columns(&stream))?,
+                &stream,
+                stream.partitions,
+            )?;
             let encoder = Arc::new(Encoder::new(&stream, place, clock.clone())?);
             Ok(Arc::new(Self {
                 table,
                 encoder,
+                partitions: AtomicU32::new(stream.partitions),
                 schema: stream.record_schema(),
                 stream,
                 clock,
@@ -164,6 +173,11 @@ impl Master {
     /// Per partition the end of what has landed.
     pub fn landed(&self) -> Cut {
         self.state.load().landed.clone()
+    }
+
+    /// The stream has got partitions: their ends are looked for from now on.
+    pub fn grow(&self, partitions: u32) {
+        self.partitions.fetch_max(partitions, Ordering::AcqRel);
     }
 
     /// Every file of the table, by partition and offset.
@@ -192,7 +206,8 @@ impl Master {
 
     async fn reload(&self) -> Result<Arc<State>, StorageError> {
         let (table, stream) = (self.table.clone(), self.stream.clone());
-        let state = blocking(move || State::of(&table, table.load()?, &stream)).await?;
+        let partitions = self.partitions.load(Ordering::Acquire);
+        let state = blocking(move || State::of(&table, table.load()?, &stream, partitions)).await?;
         let state = Arc::new(state);
         self.state.store(state.clone());
         Ok(state)
@@ -353,8 +368,8 @@ impl Master {
 }
 
 impl State {
-    fn of(table: &Table, snapshot: SnapshotRef, stream: &StreamDef) -> Result<Self, StorageError> {
-        let landed = table.landed(&snapshot, stream.partitions)?;
+    fn of(table: &Table, snapshot: SnapshotRef, stream: &StreamDef, partitions: u32) -> Result<Self, StorageError> {
+        let landed = table.landed(&snapshot, partitions)?;
         let files = table.files(&snapshot, stream.time_column.as_deref())?;
         Ok(Self { snapshot, landed, files: Arc::new(files) })
     }

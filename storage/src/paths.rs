@@ -99,6 +99,26 @@ pub fn master(stream: Uuid) -> String {
     format!("master/{stream}/")
 }
 
+/// `sources/{stream}/`: what is known of the topic that a stream is read from.
+pub fn sources(stream: Uuid) -> String {
+    format!("sources/{stream}/")
+}
+
+/// `sources/{stream}/position.json`: how far the topic is read.
+pub fn source_position(stream: Uuid) -> String {
+    format!("sources/{stream}/position.json")
+}
+
+/// `sources/{stream}/log-{kind}.json`: the topic that a log was made in.
+pub fn log_topic(stream: Uuid, kind: &str) -> String {
+    format!("sources/{stream}/log-{kind}.json")
+}
+
+/// `bifold.{stream}.{kind}`: the topic of a log. Never used again, as the stream's id is not.
+pub fn topic(stream: Uuid, kind: &str) -> String {
+    format!("bifold.{stream}.{kind}")
+}
+
 /// `{folder}{number}.json`, for a folder of this module.
 pub(crate) fn numbered(folder: &str, number: u64) -> String {
     format!("{folder}{number:020}.json")

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("schemas", &[]),
     ("operators", &["schemas"]),
-    ("storage", &["schemas"]),
+    ("topic_id", &[]),
+    ("storage", &["schemas", "topic_id"]),
     ("ingest", &["schemas", "storage"]),
     ("speed", &["schemas", "operators", "storage"]),
     ("batch", &["schemas", "operators", "storage"]),

@@ -33,14 +33,14 @@ fn child() {
     });
 }
 
-struct Running {
+pub(crate) struct Running {
     child: Child,
-    client: Client,
+    pub(crate) client: Client,
 }
 
 impl Running {
     #[expect(clippy::zombie_processes, reason = "killed and waited for in `kill`; a failing test ends the process")]
-    async fn start(folder: &Path) -> Self {
+    pub(crate) async fn start(folder: &Path) -> Self {
         let _ = std::fs::remove_file(folder.join("endpoint"));
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::child", "--nocapture"])
@@ -64,7 +64,7 @@ impl Running {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

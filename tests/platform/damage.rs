@@ -56,8 +56,11 @@ async fn history(folder: &Path) -> Vec<Value> {
         )
         .await;
     let views = [
-        ("hourly", "SELECT k, window_start, count(*) AS n, sum(x) AS x, max(x) AS most, approx_distinct(id) AS ids \
-            FROM TUMBLE(s, at, INTERVAL '1 hour') GROUP BY k, window_start"),
+        (
+            "hourly",
+            "SELECT k, window_start, count(*) AS n, sum(x) AS x, max(x) AS most, approx_distinct(id) AS ids \
+            FROM TUMBLE(s, at, INTERVAL '1 hour') GROUP BY k, window_start",
+        ),
         ("total", "SELECT count(*) AS n, sum(x) AS x FROM s"),
     ];
     for (name, select) in views {
@@ -188,5 +191,8 @@ async fn damage_to_any_stored_file_is_an_error_or_changes_no_answer() {
         }
         assert_eq!(PANICS.load(Ordering::Relaxed), before, "case {case}, {how}: a panic");
     }
-    assert!(refused > 0 && same > 0, "refused {refused}, started {same}: the damage is too mild or too strong to say much");
+    assert!(
+        refused > 0 && same > 0,
+        "refused {refused}, started {same}: the damage is too mild or too strong to say much"
+    );
 }

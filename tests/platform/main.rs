@@ -9,6 +9,7 @@ mod damage;
 mod documents;
 mod first_use;
 mod harness;
+mod kafka;
 mod late;
 mod oracle;
 mod parity;

@@ -200,7 +200,10 @@ fn refuse_unknown_keys(figment: &Figment, place: &str) -> anyhow::Result<()> {
         let mut found = vec![];
         leaf_keys(dict, "", &mut found);
         let is_section = |key: &str| known.iter().any(|k| k.starts_with(&format!("{key}.")));
-        if let Some(key) = found.iter().find(|key| !known.contains(key) && !is_section(key)) {
+        // librdkafka's own names: it judges them
+        let is_property = |key: &str| key.starts_with("kafka.properties.");
+        let unknown = |key: &&String| !known.contains(*key) && !is_section(key) && !is_property(key);
+        if let Some(key) = found.iter().find(unknown) {
             let meant = did_you_mean(key, known.iter().map(String::as_str));
             let hint = meant.map_or(String::new(), |name| format!(": did you mean `{name}`?"));
             return fail(Exit::Usage, format!("configuration: unknown key `{key}` in {place}{hint}"));

@@ -53,6 +53,9 @@ pub(crate) fn measure(state: &HealthState) {
         let landed = open.landing.master().landed();
         metrics::gauge!("bifold_landing_lag_records", "stream" => stream.clone())
             .set(landed.records_until(&head) as f64);
+        if let Some(lag) = open.connector.as_ref().and_then(|connector| connector.status().lag_records) {
+            metrics::gauge!("bifold_source_lag_records", "stream" => stream.clone()).set(lag as f64);
+        }
         let Some(speed) = state.speed.stream(open.def.id) else { continue };
         let lag = speed.folded().records_until(&head);
         metrics::gauge!("bifold_speed_lag_records", "stream" => stream.clone()).set(lag as f64);

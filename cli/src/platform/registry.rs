@@ -1,23 +1,28 @@
 //! What is open: logs, masters, compiled views, static tables. The catalogue says what should be.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use anyhow::Context;
+use async_trait::async_trait;
 use batch::landing::LandingParts;
 use batch::{BatchView, Landing};
 use futures::future::join_all;
+use ingest::{Connector, ConnectorParts, Grow};
 use operators::{StaticTable, View, ViewSource};
 use parking_lot::RwLock;
+use schemas::documents::source::LogTopic;
 use schemas::problem::SqlPosition;
-use schemas::{Catalog, Limits, Problem, StreamDef, TableDef, ViewDef};
+use schemas::{Catalog, Limits, LogKind, Problem, StreamDef, TableDef, ViewDef};
 use speed::{SpeedService, ViewInput};
 use storage::catalog::CatalogStore;
 use storage::clock::Clock;
-use storage::layers::Logs;
-use storage::log::{EmbeddedLog, EmbeddedLogConfig, Log};
+use storage::layers::{Logs, SourceStatus};
+use storage::log::{EmbeddedLog, EmbeddedLogConfig, KafkaLog, KafkaLogConfig, Log};
 use storage::manifests::ManifestStore;
 use storage::master::Master;
+use storage::paths;
+use storage::source::SourceStore;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -26,7 +31,12 @@ use super::folder::DataFolder;
 use super::gate::Progress;
 use super::static_tables;
 use super::tasks::Tasks;
+use crate::config::KafkaSection;
 
+/// The log of a stream's records, in keys and names of topics.
+pub(crate) const RECORDS: &str = "records";
+/// The log of a stream's dead letters.
+pub(crate) const DEAD_LETTERS: &str = "dead-letters";
 /// Dead letters have one partition.
 const DEAD_LETTER_PARTITIONS: u32 = 1;
 
@@ -39,6 +49,7 @@ pub(crate) struct RegistryParts {
     pub(crate) limits: Limits,
     pub(crate) folder: Arc<DataFolder>,
     pub(crate) tasks: Tasks,
+    pub(crate) kafka: KafkaSection,
 }
 
 /// An open stream.
@@ -47,11 +58,15 @@ pub(crate) struct OpenStream {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) dead_letters: Arc<dyn Log>,
     pub(crate) landing: Arc<Landing>,
+    /// Of a stream that is read from a topic.
+    pub(crate) connector: Option<Arc<Connector>>,
     stop: CancellationToken,
 }
 
 /// Everything that is open in this process.
 pub(crate) struct Registry {
+    /// Itself: what it opens asks it back.
+    this: Weak<Self>,
     pub(crate) parts: RegistryParts,
     streams: RwLock<BTreeMap<Uuid, Arc<OpenStream>>>,
     views: RwLock<BTreeMap<Uuid, Arc<BatchView>>>,
@@ -69,8 +84,13 @@ impl Registry {
     /// Opens everything that the catalogue names.
     pub(crate) async fn open(parts: RegistryParts, progress: &Progress) -> anyhow::Result<Arc<Self>> {
         let catalog = parts.catalog.current();
-        let registry =
-            Arc::new(Self { parts, streams: RwLock::default(), views: RwLock::default(), tables: RwLock::default() });
+        let registry = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            parts,
+            streams: RwLock::default(),
+            views: RwLock::default(),
+            tables: RwLock::default(),
+        });
         for table in &catalog.tables {
             let rows = static_tables::load(&registry.parts.store, table).await?;
             registry.add_table(table, rows);
@@ -117,9 +137,9 @@ impl Registry {
     /// Opens the logs and the master of a stream; nothing runs yet.
     pub(crate) async fn prepare_stream(&self, stream: &StreamDef) -> anyhow::Result<Arc<OpenStream>> {
         let parts = &self.parts;
-        let log = self.open_log(stream, "records", stream.log_schema(), stream.partitions).await?;
+        let log = self.open_log(stream, RECORDS, stream.log_schema(), stream.partitions).await?;
         let letters = ingest::dead_letters::dead_letter_schema();
-        let dead_letters = self.open_log(stream, "dead-letters", letters, DEAD_LETTER_PARTITIONS).await?;
+        let dead_letters = self.open_log(stream, DEAD_LETTERS, letters, DEAD_LETTER_PARTITIONS).await?;
         let master = Master::open_in(&parts.store, stream, Arc::clone(&parts.clock)).await?;
         let (speed, id) = (Arc::downgrade(&parts.speed), stream.id);
         let def = Arc::new(stream.clone());
@@ -132,7 +152,30 @@ impl Registry {
             clock: Arc::clone(&parts.clock),
             limits: parts.limits.clone(),
         }));
-        Ok(Arc::new(OpenStream { def, log, dead_letters, landing, stop: CancellationToken::new() }))
+        let connector = self.connector(&def, &log, &dead_letters).await?;
+        Ok(Arc::new(OpenStream { def, log, dead_letters, landing, connector, stop: CancellationToken::new() }))
+    }
+
+    async fn connector(
+        &self,
+        stream: &Arc<StreamDef>,
+        log: &Arc<dyn Log>,
+        dead_letters: &Arc<dyn Log>,
+    ) -> anyhow::Result<Option<Arc<Connector>>> {
+        if stream.transport.source.is_none() {
+            return Ok(None);
+        }
+        let parts = ConnectorParts {
+            stream: Arc::clone(stream),
+            log: Arc::clone(log),
+            dead_letters: Arc::clone(dead_letters),
+            sources: SourceStore::new(self.parts.store.clone(), stream.id),
+            kafka: self.parts.kafka.cluster(stream.transport.brokers.as_deref())?,
+            grow: Arc::new(Growth(Weak::clone(&self.this))),
+            clock: Arc::clone(&self.parts.clock),
+            limits: self.parts.limits.clone(),
+        };
+        Ok(Some(Connector::open(parts).await?))
     }
 
     async fn open_log(
@@ -142,6 +185,9 @@ impl Registry {
         schema: arrow::datatypes::SchemaRef,
         partitions: u32,
     ) -> anyhow::Result<Arc<dyn Log>> {
+        if stream.transport.log == LogKind::Kafka {
+            return self.open_kafka_log(stream, kind, schema, partitions).await;
+        }
         let folder = self.parts.folder.log(stream.id, kind);
         let incarnation = stream.incarnation;
         let config = EmbeddedLogConfig {
@@ -154,9 +200,37 @@ impl Registry {
         Ok(log)
     }
 
+    async fn open_kafka_log(
+        &self,
+        stream: &StreamDef,
+        kind: &str,
+        schema: arrow::datatypes::SchemaRef,
+        partitions: u32,
+    ) -> anyhow::Result<Arc<dyn Log>> {
+        let sources = SourceStore::new(self.parts.store.clone(), stream.id);
+        let known = sources.log_topic(kind).await?;
+        let config = KafkaLogConfig {
+            cluster: self.parts.kafka.cluster(stream.transport.brokers.as_deref())?,
+            topic: paths::topic(stream.id, kind),
+            topic_id: known.as_ref().map(|known| known.topic_id),
+            tail_bytes_max: self.parts.limits.log_tail_bytes_max,
+            queue_bytes_max: self.parts.limits.ingest_bytes_in_flight_max,
+        };
+        let (topic, incarnation) = (config.topic.clone(), stream.incarnation);
+        let log =
+            tokio::task::spawn_blocking(move || KafkaLog::open(&config, schema, incarnation, partitions)).await??;
+        if known.is_none() {
+            sources.put_log_topic(kind, &LogTopic { format: 1, topic, topic_id: log.topic_id() }).await?;
+        }
+        Ok(log)
+    }
+
     /// Makes a stream known and lands it from now on.
     pub(crate) fn start_stream(&self, open: Arc<OpenStream>) {
         self.parts.tasks.spawn("landing", Arc::clone(&open.landing).run(open.stop.clone()));
+        if let Some(connector) = &open.connector {
+            self.parts.tasks.spawn("connector", Arc::clone(connector).run(open.stop.clone()));
+        }
         self.streams.write().insert(open.def.id, open);
     }
 
@@ -233,6 +307,36 @@ impl Logs for Registry {
 
     fn dead_letters(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
         self.streams.read().get(&stream).map(|open| Arc::clone(&open.dead_letters))
+    }
+
+    fn source(&self, stream: Uuid) -> Option<SourceStatus> {
+        self.streams.read().get(&stream).and_then(|open| Some(open.connector.as_ref()?.status()))
+    }
+}
+
+/// A topic has got partitions: the stream gets them, too. The catalogue comes first, so that a restart half-way
+/// opens everything with as many.
+struct Growth(Weak<Registry>);
+
+#[async_trait]
+impl Grow for Growth {
+    async fn grow(&self, stream: Uuid, partitions: u32) -> Result<(), Problem> {
+        let Some(registry) = self.0.upgrade() else { return Ok(()) };
+        let grown = registry.parts.catalog.update(|catalog| {
+            if let Some(known) = catalog.streams.iter_mut().find(|known| known.id == stream) {
+                known.partitions = known.partitions.max(partitions);
+            }
+            Ok(())
+        });
+        grown.await?;
+        let open = registry.streams.read().get(&stream).cloned();
+        let Some(open) = open else { return Ok(()) };
+        open.landing.master().grow(partitions);
+        open.log.grow(partitions).map_err(|error| error.problem())?;
+        if let Some(speed) = registry.parts.speed.stream(stream) {
+            speed.grow(partitions);
+        }
+        Ok(())
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) async fn recover(stream: &StreamDef, log: &dyn Log, now_us: i64) -> R
 }
 
 /// The last record alone: its columns tell all about the records before it, but for their ids.
-async fn last_record(log: &dyn Log, partition: Partition) -> Result<Option<RecordBatch>, StorageError> {
+pub(crate) async fn last_record(log: &dyn Log, partition: Partition) -> Result<Option<RecordBatch>, StorageError> {
     let head = log.head().offset(partition);
     if head <= log.start().offset(partition) {
         return Ok(None);

@@ -155,6 +155,6 @@ fn prepare(stream: &StreamDef, limits: &Limits, payload: Payload) -> Result<Prep
         None if decoded.rows.num_rows() == 0 => vec![],
         None => vec![Part { partition: 0, rows: decoded.rows, identities: vec![] }],
     };
-    let sender = Sender { content_type, request_id: Uuid::now_v7().to_string() };
+    let sender = Sender { content_type, request_id: Uuid::now_v7().to_string(), topic: None };
     Ok(Prepared { payload, received, parts, bad: decoded.bad, sender })
 }

@@ -16,6 +16,7 @@ use super::delta::{DeltaHeader, DeltaView, FailedView};
 use super::ledger::LedgerCounts;
 use super::manifest::{BatchFile, Manifest};
 use super::run::{RunDocument, RunKind, RunState, RunTrigger};
+use super::source::{Epoch, Hole, HoleReason, LogTopic, SourceDocument, SourcePosition};
 use crate::column::{ColumnDef, SqlType};
 use crate::position::Cut;
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
@@ -69,6 +70,7 @@ fn stream() -> StreamDef {
         dedup_horizon_us: 86_400_000_000,
         late: LatePolicy::Include,
         on_bad_data: OnBadData::Quarantine,
+        transport: crate::transport::Transport::default(),
         created_at_us: TIME_US,
     }
 }
@@ -222,6 +224,31 @@ fn certificate_v1() {
         audit_ms: 12,
     };
     assert_frozen(include_str!("../../frozen/certificate-v1.json"), &certificate);
+}
+
+#[test]
+fn source() {
+    let hole = |partition, from, to, reason| Hole {
+        epoch: 0,
+        topic_id: TABLE,
+        partition,
+        from,
+        to,
+        reason,
+        found_at_us: TIME_US,
+    };
+    let epoch = Epoch { number: 0, topic_id: TABLE, starts: vec![0, 17], letters_from: 2, began_at_us: TIME_US };
+    let document = SourceDocument {
+        format: 1,
+        topic: "clicks".into(),
+        epochs: vec![epoch],
+        holes: vec![hole(1, 20, Some(30), HoleReason::Retention), hole(0, 5, None, HoleReason::Recreated)],
+    };
+    assert_frozen(include_str!("../../frozen/source-v1.json"), &document);
+    let position = SourcePosition { format: 1, epoch: 0, next: vec![5, 30], letters: 4 };
+    assert_frozen(include_str!("../../frozen/source-position-v1.json"), &position);
+    let topic = LogTopic { format: 1, topic: "bifold.s.records".into(), topic_id: TABLE };
+    assert_frozen(include_str!("../../frozen/log-topic-v1.json"), &topic);
 }
 
 fn difference() -> CellDifference {

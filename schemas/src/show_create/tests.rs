@@ -10,6 +10,7 @@ use crate::limits::NAME_BYTES_MAX;
 use crate::position::Cut;
 use crate::statement::{CreateStream, CreateTable, CreateView, SCHEMAS, Statement, parse_script};
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
 use crate::view::{Refresh, TableDef, ViewDef};
 
 fn name() -> impl Strategy<Value = String> {
@@ -56,11 +57,34 @@ fn late() -> impl Strategy<Value = LatePolicy> {
     proptest::sample::select(vec![LatePolicy::Include, LatePolicy::Drop])
 }
 
+fn transports() -> Vec<Transport> {
+    let source = TopicSource { topic: "a-topic".into(), format: RecordFormat::Json };
+    let brokers = Some("host:9092,other:1".to_owned());
+    vec![
+        Transport::default(),
+        Transport { log: LogKind::Kafka, ..Transport::default() },
+        Transport { log: LogKind::Kafka, brokers: brokers.clone(), ..Transport::default() },
+        Transport { source: Some(source.clone()), ..Transport::default() },
+        Transport { source: Some(source), brokers, ..Transport::default() },
+    ]
+}
+
 fn stream() -> impl Strategy<Value = StreamDef> {
     let on_bad_data = proptest::sample::select(vec![OnBadData::Quarantine, OnBadData::Reject]);
+    let transport = proptest::sample::select(transports());
     let times = (0..i64::MAX, 0..100_000i64, 1..=1_024u32);
-    (name(), columns(), any::<[bool; 8]>(), any::<bool>(), times, late(), on_bad_data).prop_map(
-        |(name, mut columns, in_key, timed, (dedup_horizon_us, seconds, partitions), late, on_bad_data)| {
+    (name(), columns(), any::<[bool; 8]>(), any::<bool>(), times, late(), (on_bad_data, transport)).prop_map(
+        |(
+            name,
+            mut columns,
+            in_key,
+            timed,
+            (dedup_horizon_us, seconds, partitions),
+            late,
+            (on_bad_data, transport),
+        )| {
+            let reads_topic = transport.source.is_some();
+            let on_bad_data = if reads_topic { OnBadData::Quarantine } else { on_bad_data };
             let time = columns.iter().position(|c| timed && c.sql_type == SqlType::TimestampTz);
             let is_key: Vec<bool> = (0..columns.len()).map(|index| in_key[index]).collect();
             for (index, column) in columns.iter_mut().enumerate() {
@@ -77,6 +101,7 @@ fn stream() -> impl Strategy<Value = StreamDef> {
                 dedup_horizon_us,
                 late: if time.is_some() { late } else { LatePolicy::Include },
                 on_bad_data,
+                transport,
                 columns,
                 created_at_us: 0,
             }
@@ -132,7 +157,8 @@ proptest! {
         prop_assert_eq!(parsed(&stream_sql(&s)), Statement::CreateStream(CreateStream {
             name: s.name, if_not_exists: false, columns: s.columns, primary_key: s.primary_key,
             time_column: s.time_column, watermark_delay_us: s.watermark_delay_us, partitions: s.partitions,
-            dedup_horizon_us: s.dedup_horizon_us, late: s.late, on_bad_data: s.on_bad_data,
+            partitions_given: true, dedup_horizon_us: s.dedup_horizon_us, late: s.late, on_bad_data: s.on_bad_data,
+            transport: s.transport,
         }));
     }
 
@@ -192,6 +218,7 @@ fn printed_stream_reads_well() {
         dedup_horizon_us: made.dedup_horizon_us,
         late: made.late,
         on_bad_data: made.on_bad_data,
+        transport: made.transport,
         created_at_us: 0,
     };
     insta::assert_snapshot!(stream_sql(&stream), @r#"

@@ -2,17 +2,19 @@
 
 use super::columns::{Columns, Named, columns};
 use super::cursor::{Cursor, with_guess};
-use super::options::options;
+use super::options::{SqlOption, options};
 use super::{CreateStream, names};
 use crate::column::SqlType;
 use crate::problem::{Code, Problem, did_you_mean};
 use crate::stream::{LatePolicy, OnBadData};
+use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
 
 /// Partitions of a stream that does not say.
 const PARTITIONS_DEFAULT: u32 = 4;
 /// How long an id is remembered where the stream does not say: 24 hours.
 const DEDUP_HORIZON_DEFAULT_US: i64 = 24 * 3_600_000_000;
-const OPTIONS: [&str; 4] = ["partitions", "dedup_horizon", "late", "on_bad_data"];
+const OPTIONS: [&str; 9] =
+    ["partitions", "dedup_horizon", "late", "on_bad_data", "connector", "topic", "brokers", "format", "log"];
 
 /// What follows `CREATE STREAM`.
 pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream, Problem> {
@@ -29,9 +31,11 @@ pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream,
         time_column,
         watermark_delay_us,
         partitions: PARTITIONS_DEFAULT,
+        partitions_given: false,
         dedup_horizon_us: DEDUP_HORIZON_DEFAULT_US,
         late: LatePolicy::default(),
         on_bad_data: OnBadData::default(),
+        transport: Transport::default(),
     };
     if cursor.take(&["WITH"]) {
         set_options(cursor, &mut stream)?;
@@ -43,12 +47,17 @@ pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream,
 }
 
 fn set_options(cursor: &mut Cursor<'_, '_>, stream: &mut CreateStream) -> Result<(), Problem> {
-    for option in options(cursor, &OPTIONS)? {
+    let options = options(cursor, &OPTIONS)?;
+    for option in &options {
         match option.name() {
-            "partitions" => stream.partitions = option.partitions(cursor)?,
+            "partitions" => {
+                stream.partitions = option.partitions(cursor)?;
+                stream.partitions_given = true;
+            }
             "dedup_horizon" => stream.dedup_horizon_us = option.interval_us(cursor)?,
             "late" => stream.late = option.late(cursor)?,
-            _ => stream.on_bad_data = option.on_bad_data(cursor)?,
+            "on_bad_data" => stream.on_bad_data = option.on_bad_data(cursor)?,
+            _ => {}
         }
         if stream.late == LatePolicy::Drop && stream.time_column.is_none() {
             let detail = "late = 'drop' without a watermark: nothing says which events are late";
@@ -56,7 +65,62 @@ fn set_options(cursor: &mut Cursor<'_, '_>, stream: &mut CreateStream) -> Result
             return Err(problem.with_hint("add WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes'"));
         }
     }
-    Ok(())
+    stream.transport = transport(cursor, &options)?;
+    check_transport(cursor, &options, stream)
+}
+
+/// Where records come from, and where the log is.
+fn transport(cursor: &Cursor<'_, '_>, options: &[SqlOption]) -> Result<Transport, Problem> {
+    let mut transport = Transport::default();
+    let mut topic = None;
+    for option in options {
+        match option.name() {
+            "connector" => option.word(cursor, &["kafka"])?,
+            "format" => option.word(cursor, &[RecordFormat::Json.as_str()])?,
+            "topic" => topic = Some(option.topic(cursor)?),
+            "brokers" => transport.brokers = Some(option.brokers(cursor)?),
+            "log" => {
+                option.word(cursor, &[LogKind::Embedded.as_str(), LogKind::Kafka.as_str()])?;
+                transport.log = if option.is(LogKind::Kafka.as_str()) { LogKind::Kafka } else { LogKind::Embedded };
+            }
+            _ => {}
+        }
+    }
+    transport.source = topic.map(|topic| TopicSource { topic, format: RecordFormat::Json });
+    Ok(transport)
+}
+
+/// Options that mean nothing without another one, or against it.
+fn check_transport(cursor: &Cursor<'_, '_>, options: &[SqlOption], stream: &CreateStream) -> Result<(), Problem> {
+    let given = |name: &str| options.iter().find(|option| option.name() == name);
+    let refuse = |option: &SqlOption, detail: &str, hint: &str| {
+        Err(cursor.problem_at(option.position(), Code::InvalidSql, detail).with_hint(hint))
+    };
+    let uses_kafka = given("connector").is_some() || stream.transport.log == LogKind::Kafka;
+    match (given("connector"), given("topic"), given("format"), given("brokers"), given("log")) {
+        (Some(connector), None, ..) => {
+            refuse(connector, "connector = 'kafka' without a topic", "add topic = '…': the topic to read")
+        }
+        (None, Some(option), ..) | (None, None, Some(option), ..) => {
+            let detail = format!("option {} without a connector", option.name());
+            refuse(option, &detail, "add connector = 'kafka'")
+        }
+        (Some(_), _, _, _, Some(log)) if stream.transport.log == LogKind::Kafka => {
+            let hint = "leave log out: what was read is kept in the data folder, and the topic keeps its own copy";
+            refuse(log, "log = 'kafka' of a stream that is read from a topic", hint)
+        }
+        (_, _, _, Some(brokers), _) if !uses_kafka => {
+            refuse(brokers, "option brokers, and nothing that uses them", "add connector = 'kafka' or log = 'kafka'")
+        }
+        (Some(_), ..) => match given("on_bad_data") {
+            Some(option) if stream.on_bad_data == OnBadData::Reject => {
+                let hint = "leave it out: bad records go to the dead letters with their topic, partition and offset";
+                refuse(option, "on_bad_data = 'reject' of a topic: there is nobody to refuse a record to", hint)
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 /// Key columns exist, once each, and are not null.

@@ -9,8 +9,8 @@ use crate::limits::PARTITIONS_MAX;
 use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
 use crate::stream::{LatePolicy, OnBadData};
 
-/// Options of connectors, which come with the Kafka log.
-const CONNECTOR: [&str; 4] = ["connector", "topic", "brokers", "format"];
+/// Bytes of the name of a topic, Kafka's own limit.
+const TOPIC_BYTES_MAX: usize = 249;
 
 /// One option as written.
 pub(super) struct SqlOption {
@@ -63,11 +63,6 @@ fn check_name(cursor: &Cursor<'_, '_>, option: &SqlOption, known: &[&str]) -> Re
     if known.contains(&name) {
         return Ok(());
     }
-    if CONNECTOR.contains(&name) {
-        let detail = format!("option {name}: connectors come with the Kafka log, which this server does not have yet");
-        let problem = cursor.problem_at(option.name_position, Code::Unsupported, detail);
-        return Err(problem.with_hint("leave it out and send events with POST /v1/streams/{stream}/events"));
-    }
     let problem = cursor.problem_at(option.name_position, Code::InvalidSql, format!("unknown option {name}"));
     match did_you_mean(name, known.iter().copied()) {
         Some(guess) => Err(with_guess(problem, Some(guess))),
@@ -79,6 +74,11 @@ impl SqlOption {
     /// The option's name.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// True if that is its value.
+    pub(super) fn is(&self, value: &str) -> bool {
+        self.value == value
     }
 
     /// Where the option stands.
@@ -124,6 +124,39 @@ impl SqlOption {
                 did_you_mean(other, ["quarantine", "reject"]),
             )),
         }
+    }
+
+    /// A word out of a list, which is not empty.
+    pub(super) fn word(&self, cursor: &Cursor<'_, '_>, words: &[&str]) -> Result<(), Problem> {
+        if words.contains(&self.value.as_str()) {
+            return Ok(());
+        }
+        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let problem = self.invalid(cursor, &quoted.join(" or "));
+        Err(with_guess(problem, did_you_mean(&self.value, words.iter().copied())))
+    }
+
+    /// `topic`: what Kafka takes as a name.
+    pub(super) fn topic(&self, cursor: &Cursor<'_, '_>) -> Result<String, Problem> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let is_name = !matches!(self.value.as_str(), "" | "." | "..") && self.value.len() <= TOPIC_BYTES_MAX;
+        if is_name && self.value.chars().all(plain) {
+            return Ok(self.value.clone());
+        }
+        Err(self.invalid(cursor, "the name of a topic (letters, digits, \".\", \"_\", \"-\", at most 249)"))
+    }
+
+    /// `brokers`: `host:port`, with commas between.
+    pub(super) fn brokers(&self, cursor: &Cursor<'_, '_>) -> Result<String, Problem> {
+        let is_broker = |text: &str| {
+            let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
+        };
+        let brokers: Vec<&str> = self.value.split(',').map(str::trim).collect();
+        if brokers.iter().all(|broker| is_broker(broker)) {
+            return Ok(brokers.join(","));
+        }
+        Err(self.invalid(cursor, "brokers like 'host:9092,other:9092'"))
     }
 
     fn invalid(&self, cursor: &Cursor<'_, '_>, expected: &str) -> Problem {

@@ -1,6 +1,6 @@
 //! One snapshot per stream, its coverage asserted (H1, I7), and the freshness block that follows from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use schemas::documents::certificate::by_partition;
 use schemas::documents::manifest::Manifest;
 use schemas::documents::run::RunState;
-use schemas::freshness::{BatchFreshness, Freshness, SpeedFreshness, ViewFreshness};
+use schemas::freshness::{BatchFreshness, Freshness, HoleFreshness, SourceFreshness, SpeedFreshness, ViewFreshness};
 use schemas::{Catalog, Code, Cut, PositionToken, Problem, StreamDef, ViewDef};
+use storage::layers::SourceStatus;
 use storage::snapshot::{RangeStates, StreamSnapshot, ViewSnapshot};
 use uuid::Uuid;
 
@@ -272,7 +273,30 @@ pub(crate) async fn freshness(parts: &Parts, covered: &[Covered], late: &LateCou
             None => views.push(ViewFreshness { view: one.def.name.clone(), version: one.def.version, batch, speed }),
         }
     }
-    Freshness { as_of: rfc3339(as_of), complete: true, views }
+    let (sources, holes) = sources(parts, covered);
+    Freshness { as_of: rfc3339(as_of), complete: holes.is_empty(), views, holes, sources }
+}
+
+/// The topics that the views' streams are read from, and what of them is lost for ever.
+fn sources(parts: &Parts, covered: &[Covered]) -> (Vec<SourceFreshness>, Vec<HoleFreshness>) {
+    let (mut sources, mut holes) = (vec![], vec![]);
+    let streams: BTreeSet<Uuid> = covered.iter().map(|one| one.def.stream).collect();
+    let catalog = parts.catalogs.current();
+    for (id, status) in streams.into_iter().filter_map(|id| Some((id, parts.logs.source(id)?))) {
+        let stream = catalog.stream_by_id(id).map(|stream| stream.name.clone()).unwrap_or_default();
+        holes.extend(status.holes.iter().map(|hole| HoleFreshness {
+            stream: stream.clone(),
+            topic: status.topic.clone(),
+            topic_id: hole.topic_id.to_string(),
+            partition: hole.partition,
+            from: hole.from,
+            to: hole.to,
+            reason: hole.reason.as_str().to_owned(),
+        }));
+        let SourceStatus { topic, lag_records, problem, .. } = status;
+        sources.push(SourceFreshness { stream, topic, lag_records, problem });
+    }
+    (sources, holes)
 }
 
 fn batch_side(snapshot: &ViewSnapshot) -> Option<BatchFreshness> {

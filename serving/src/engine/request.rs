@@ -59,7 +59,7 @@ impl QueryAnswer {
             truncated: false,
             next: None,
             statistics: Statistics { elapsed_ms: 0.0, cells_read: 0, bytes_read: 0, query_id: String::new() },
-            freshness: Freshness { as_of, complete: true, views: vec![] },
+            freshness: Freshness { as_of, complete: true, ..Freshness::default() },
         }
     }
 

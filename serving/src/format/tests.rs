@@ -21,7 +21,7 @@ fn answer_of(columns: Vec<(&str, ArrayRef)>) -> QueryAnswer {
         truncated: false,
         next: None,
         statistics: Statistics { elapsed_ms: 1.5, cells_read: 3, bytes_read: 4, query_id: "q".into() },
-        freshness: Freshness { as_of: "2026-01-01T00:00:00.000000Z".into(), complete: true, views: vec![] },
+        freshness: Freshness { as_of: "2026-01-01T00:00:00.000000Z".into(), complete: true, ..Freshness::default() },
     }
 }
 

@@ -9,7 +9,11 @@ use super::rows::Table;
 use super::{LISTED_MAX, Listed, Parts};
 use crate::engine::{History, Snapshots};
 
-pub(super) async fn streams(catalog: &Catalog, snapshots: &mut Snapshots<'_>) -> Result<RecordBatch, Problem> {
+pub(super) async fn streams(
+    parts: &Parts,
+    catalog: &Catalog,
+    snapshots: &mut Snapshots<'_>,
+) -> Result<RecordBatch, Problem> {
     let mut table = Table::new(&[
         ("name", "t"),
         ("id", "t"),
@@ -19,8 +23,17 @@ pub(super) async fn streams(catalog: &Catalog, snapshots: &mut Snapshots<'_>) ->
         ("late", "t"),
         ("records", "i"),
         ("created_at", "z"),
+        ("log", "t"),
+        ("topic", "t"),
+        ("topic_id", "t"),
+        ("brokers", "t"),
+        ("topic_lag", "i"),
+        ("holes", "i"),
+        ("problem", "t"),
     ]);
     for stream in &catalog.streams {
+        let source = parts.logs.source(stream.id);
+        let source = source.as_ref();
         let records = snapshots.of(stream).await.ok().map(|snapshot| snapshot.to.total() as i64);
         let late = format!("{:?}", stream.late).to_lowercase();
         table
@@ -31,7 +44,14 @@ pub(super) async fn streams(catalog: &Catalog, snapshots: &mut Snapshots<'_>) ->
             .maybe_text(stream.time_column.as_deref())
             .text(&late)
             .maybe_int(records)
-            .maybe_time(Some(stream.created_at_us));
+            .maybe_time(Some(stream.created_at_us))
+            .text(stream.transport.log.as_str())
+            .maybe_text(source.map(|source| source.topic.as_str()))
+            .maybe_text(source.and_then(|source| source.topic_id).map(|id| id.to_string()).as_deref())
+            .maybe_text(source.map(|source| source.brokers.as_str()))
+            .maybe_int(source.and_then(|source| source.lag_records).map(|lag| lag as i64))
+            .maybe_int(source.map(|source| source.holes.len() as i64))
+            .maybe_text(source.and_then(|source| source.problem.as_deref()));
     }
     table.finish()
 }

@@ -36,6 +36,7 @@ pub(crate) fn clicks() -> StreamDef {
         dedup_horizon_us: 0,
         late: LatePolicy::Include,
         on_bad_data: OnBadData::Quarantine,
+        transport: schemas::Transport::default(),
         created_at_us: NOW_US,
     }
 }

@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use arrow::datatypes::SchemaRef;
@@ -25,14 +26,14 @@ use crate::error::StorageError;
 use crate::ipc;
 use crate::log::{Epoch, Frame, Log, Pending};
 
-mod commit;
-mod frame;
-mod queue;
+pub(super) mod commit;
+pub(super) mod frame;
+pub(super) mod queue;
 mod read;
 mod recover;
 mod segment;
 mod state;
-mod tail;
+pub(super) mod tail;
 
 use frame::{EncodedFrame, FrameEncoder};
 use queue::{Queue, Request};
@@ -57,12 +58,19 @@ impl Default for EmbeddedLogConfig {
 }
 
 /// What a log is: its files are of no use to one that differs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) folder: PathBuf,
     pub(crate) schema: SchemaRef,
     pub(crate) incarnation: Uuid,
-    pub(crate) partitions: u32,
+    /// Grows, never shrinks: segments that were begun before have fewer.
+    partitions: AtomicU32,
+}
+
+impl Identity {
+    pub(crate) fn partitions(&self) -> u32 {
+        self.partitions.load(Ordering::Acquire)
+    }
 }
 
 /// A log in a local folder.
@@ -92,6 +100,7 @@ impl EmbeddedLog {
         partitions: u32,
         config: &EmbeddedLogConfig,
     ) -> Result<Arc<Self>, StorageError> {
+        let partitions = AtomicU32::new(partitions);
         let identity = Arc::new(Identity { folder: folder.to_owned(), schema, incarnation, partitions });
         let failed = |cause| StorageError::io(format!("opening the log {}", folder.display()), cause);
         crate::store::durable::create_folder(folder).map_err(failed)?;
@@ -117,8 +126,8 @@ impl EmbeddedLog {
     fn encode(&self, rows: Vec<(Partition, RecordBatch)>) -> Result<Vec<EncodedFrame>, StorageError> {
         let mut frames = Vec::with_capacity(rows.len());
         for (partition, rows) in rows {
-            if partition >= self.identity.partitions {
-                let reason = format!("there are {} partitions", self.identity.partitions);
+            if partition >= self.identity.partitions() {
+                let reason = format!("there are {} partitions", self.identity.partitions());
                 return Err(StorageError::io(format!("appending to partition {partition}"), reason));
             }
             let encoded = ipc::with_schema(&rows, &self.identity.schema)
@@ -142,7 +151,13 @@ impl Log for EmbeddedLog {
     }
 
     fn partitions(&self) -> u32 {
-        self.identity.partitions
+        self.identity.partitions()
+    }
+
+    fn grow(&self, partitions: u32) -> Result<(), StorageError> {
+        self.identity.partitions.fetch_max(partitions, Ordering::AcqRel);
+        self.state.grow(partitions);
+        Ok(())
     }
 
     fn epoch(&self) -> Epoch {

@@ -39,6 +39,7 @@ fn stream(columns: Vec<ColumnDef>, partitions: u32) -> StreamDef {
         dedup_horizon_us: 0,
         late: LatePolicy::Include,
         on_bad_data: OnBadData::Quarantine,
+        transport: schemas::Transport::default(),
         created_at_us: 0,
     }
 }

@@ -7,9 +7,11 @@ use arrow::array::RecordBatch;
 use batch::BatchView;
 use operators::StaticTable;
 use schemas::documents::run::{RunKind, RunTrigger};
+use schemas::limits::PARTITIONS_MAX;
 use schemas::statement::{CreateStream, CreateTable, CreateView, ObjectKind};
-use schemas::{Catalog, Code, Cut, Problem, StreamDef, TableDef, ViewDef};
+use schemas::{Catalog, Code, Cut, LogKind, Problem, StreamDef, TableDef, ViewDef};
 use serving::parts::StatementAnswer;
+use storage::kafka::describe;
 use storage::layers::Runs;
 use uuid::Uuid;
 
@@ -47,6 +49,7 @@ pub(super) fn check_stream(
         dedup_horizon_us: create.dedup_horizon_us,
         late: create.late,
         on_bad_data: create.on_bad_data,
+        transport: create.transport.clone(),
         created_at_us: now_us,
     }))
 }
@@ -147,7 +150,7 @@ impl StatementService {
         let parts = &self.registry.parts;
         let stream = match check_stream(create, &parts.catalog.current(), parts.clock.now_us())? {
             Checked::Done(answer) => return Ok(answer),
-            Checked::New(stream) => stream,
+            Checked::New(stream) => StreamDef { partitions: self.partitions_of(create).await?, ..stream },
         };
         let open = self.registry.prepare_stream(&stream).await.map_err(|error| {
             tracing::error!(stream = %stream.name, error = format!("{error:#}"), "a stream could not be created");
@@ -158,6 +161,30 @@ impl StatementService {
         parts.speed.open(stream, Arc::clone(&open.log), &[]).await?;
         self.registry.start_stream(open);
         Ok(message(format!("created stream {}", create.name)))
+    }
+
+    /// How many partitions a new stream gets: those of its topic, which has to be there and fit.
+    async fn partitions_of(&self, create: &CreateStream) -> Result<u32, Problem> {
+        let uses_kafka = create.transport.source.is_some() || create.transport.log == LogKind::Kafka;
+        if !uses_kafka {
+            return Ok(create.partitions);
+        }
+        let cluster = self.registry.parts.kafka.cluster(create.transport.brokers.as_deref());
+        let cluster = cluster.map_err(|error| Problem::new(Code::InvalidSql, format!("{error:#}")))?;
+        let Some(source) = &create.transport.source else { return Ok(create.partitions) };
+        let facts = describe(&cluster, &source.topic).await.map_err(|error| error.problem())?;
+        if facts.partitions > PARTITIONS_MAX {
+            let detail = format!("topic {}: {} partitions, at most {PARTITIONS_MAX}", source.topic, facts.partitions);
+            return Err(Problem::new(Code::InvalidSql, detail));
+        }
+        if create.partitions_given && create.partitions != facts.partitions {
+            let detail = format!(
+                "option partitions: topic {} has {} partitions, not {}",
+                source.topic, facts.partitions, create.partitions
+            );
+            return Err(Problem::new(Code::InvalidSql, detail).with_hint("leave it out"));
+        }
+        Ok(facts.partitions)
     }
 
     pub(super) async fn create_table(

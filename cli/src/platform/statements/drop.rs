@@ -1,11 +1,14 @@
 //! `DROP`: refused while something depends on it.
 
 use schemas::statement::ObjectKind;
-use schemas::{Catalog, Code, Problem, ViewDef};
+use schemas::{Catalog, Code, LogKind, Problem, StreamDef, ViewDef};
 use serving::parts::StatementAnswer;
 use storage::deltas::DeltaStore;
+use storage::kafka::delete_topics;
 use storage::paths;
+use storage::source::SourceStore;
 
+use super::super::registry::{DEAD_LETTERS, RECORDS};
 use super::show::unknown;
 use super::{StatementService, message};
 
@@ -36,13 +39,32 @@ impl StatementService {
         let mut failures = vec![];
         failures.extend(deltas.remove_all(stream.id).await.err());
         failures.extend(parts.store.delete_below(&paths::master(stream.id)).await.err());
+        failures.extend(SourceStore::new(parts.store.clone(), stream.id).remove_all().await.err());
+        if stream.transport.log == LogKind::Kafka {
+            self.remove_topics(&stream).await;
+        }
         for error in failures {
             tracing::warn!(stream = name, %error, "files of a dropped stream were not removed");
         }
-        if let Err(error) = tokio::fs::remove_dir_all(parts.folder.logs(stream.id)).await {
+        if let Err(error) = tokio::fs::remove_dir_all(parts.folder.logs(stream.id)).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(stream = name, %error, "the log of a dropped stream was not removed");
         }
         Ok(())
+    }
+
+    /// The topics of a stream's own logs. Those of others are left alone.
+    async fn remove_topics(&self, stream: &StreamDef) {
+        let topics = [RECORDS, DEAD_LETTERS].map(|kind| paths::topic(stream.id, kind));
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let removed = match self.registry.parts.kafka.cluster(stream.transport.brokers.as_deref()) {
+            Ok(cluster) => delete_topics(&cluster, &names).await.map_err(anyhow::Error::from),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(stream = %stream.name, %error, "the topics of a dropped stream were not removed");
+        }
     }
 
     async fn drop_table(&self, name: &str) -> Result<(), Problem> {

@@ -8,6 +8,7 @@ use crate::column::{ColumnDef, SqlType};
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX};
 use crate::problem::SqlPosition;
 use crate::stream::{LatePolicy, OnBadData};
+use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
 use crate::view::Refresh;
 
 const HOUR: i64 = 3_600_000_000;
@@ -43,11 +44,25 @@ fn stream_with_everything() {
         time_column: Some("event_time".into()),
         watermark_delay_us: HOUR / 4,
         partitions: 7,
+        partitions_given: true,
         dedup_horizon_us: 26 * HOUR,
         late: LatePolicy::Drop,
         on_bad_data: OnBadData::Reject,
+        transport: Transport::default(),
     };
     assert_eq!(found, expected);
+}
+
+#[test]
+fn stream_of_a_topic_and_stream_with_its_log_in_kafka() {
+    let found = stream(
+        "CREATE STREAM s (a INT) WITH (connector = 'kafka', topic = 'Clicks.v1', brokers = 'a:9092, b:1', format = json)",
+    );
+    let source = Some(TopicSource { topic: "Clicks.v1".into(), format: RecordFormat::Json });
+    let brokers = Some("a:9092,b:1".to_owned());
+    assert_eq!(found.transport, Transport { source, log: LogKind::Embedded, brokers });
+    let found = stream("CREATE STREAM s (a INT) WITH (log = 'kafka')");
+    assert_eq!(found.transport, Transport { log: LogKind::Kafka, ..Transport::default() });
 }
 
 #[test]

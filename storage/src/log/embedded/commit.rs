@@ -126,7 +126,7 @@ impl Committer {
     fn commit(&mut self, mut requests: Vec<Request>) -> Result<(), String> {
         let began = Instant::now();
         let mut next = self.state.head();
-        let placed = self.seal(&mut requests, &mut next);
+        let placed = seal(&mut requests, &mut next, self.group);
         let result = self.roll_if_full(&requests).and_then(|()| self.write(&requests));
         match result {
             Ok(bytes) => {
@@ -150,32 +150,6 @@ impl Committer {
                 if failure.is_final { Err(reason) } else { Ok(()) }
             }
         }
-    }
-
-    /// Gives every frame its offsets; returns them per append.
-    fn seal(&self, requests: &mut [Request], next: &mut Cut) -> Vec<Vec<Placed>> {
-        let is_written = |rows: usize| rows > 0;
-        let appends = requests.len();
-        let last_append =
-            requests.iter().rposition(|r| r.frames.iter().any(|f| is_written(f.rows.num_rows()))).unwrap_or(appends);
-        let mut placed = Vec::with_capacity(appends);
-        for (index, request) in requests.iter_mut().enumerate() {
-            let last_frame = request.frames.iter().rposition(|frame| is_written(frame.rows.num_rows()));
-            let mut places = Vec::with_capacity(request.frames.len());
-            for (at, frame) in request.frames.iter_mut().enumerate() {
-                let partition = frame.partition();
-                let base = next.offset(partition);
-                let mut marks = 0;
-                if last_frame == Some(at) {
-                    marks = if index == last_append { LAST_OF_APPEND | LAST_OF_GROUP } else { LAST_OF_APPEND };
-                }
-                let end = frame.seal(base, self.group, marks).end();
-                next.set(partition, end);
-                places.push((partition, base..end));
-            }
-            placed.push(places);
-        }
-        placed
     }
 
     fn roll_if_full(&mut self, requests: &[Request]) -> Result<(), WriteError> {
@@ -244,7 +218,33 @@ impl Drop for FailOnPanic {
     }
 }
 
+/// Gives every frame its offsets; returns them per append.
+pub(in crate::log) fn seal(requests: &mut [Request], next: &mut Cut, group: u32) -> Vec<Vec<Placed>> {
+    let is_written = |rows: usize| rows > 0;
+    let appends = requests.len();
+    let last_append =
+        requests.iter().rposition(|r| r.frames.iter().any(|f| is_written(f.rows.num_rows()))).unwrap_or(appends);
+    let mut placed = Vec::with_capacity(appends);
+    for (index, request) in requests.iter_mut().enumerate() {
+        let last_frame = request.frames.iter().rposition(|frame| is_written(frame.rows.num_rows()));
+        let mut places = Vec::with_capacity(request.frames.len());
+        for (at, frame) in request.frames.iter_mut().enumerate() {
+            let partition = frame.partition();
+            let base = next.offset(partition);
+            let mut marks = 0;
+            if last_frame == Some(at) {
+                marks = if index == last_append { LAST_OF_APPEND | LAST_OF_GROUP } else { LAST_OF_APPEND };
+            }
+            let end = frame.seal(base, group, marks).end();
+            next.set(partition, end);
+            places.push((partition, base..end));
+        }
+        placed.push(places);
+    }
+    placed
+}
+
 /// The frames that are written: those with rows.
-fn frames_of(requests: &[Request]) -> impl Iterator<Item = &EncodedFrame> {
+pub(in crate::log) fn frames_of(requests: &[Request]) -> impl Iterator<Item = &EncodedFrame> {
     requests.iter().flat_map(|request| &request.frames).filter(|frame| frame.rows.num_rows() > 0)
 }

@@ -22,34 +22,34 @@ use parking_lot::Mutex;
 use schemas::{Offset, Partition};
 
 /// Bytes before the IPC message.
-pub(super) const HEADER: usize = 32;
+pub(in crate::log) const HEADER: usize = 32;
 /// Frames begin at multiples of this in a segment.
-pub(super) const ALIGNMENT: usize = 64;
+pub(in crate::log) const ALIGNMENT: usize = 64;
 /// Length and checksum: what the checksum does not cover.
 const UNCHECKED: usize = 8;
 /// Continuation marker and length before the metadata of an IPC message.
 const IPC_PREFIX: usize = 8;
 
 /// Mark of the last frame of a group.
-pub(super) const LAST_OF_GROUP: u32 = 1 << 31;
+pub(in crate::log) const LAST_OF_GROUP: u32 = 1 << 31;
 /// Mark of the last frame of an append, which is there as a whole or not at all.
-pub(super) const LAST_OF_APPEND: u32 = 1 << 30;
+pub(in crate::log) const LAST_OF_APPEND: u32 = 1 << 30;
 const GROUP: u32 = LAST_OF_APPEND - 1;
 
 /// The fixed fields of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) length: u32,
-    pub(super) crc: u32,
-    pub(super) partition: Partition,
-    pub(super) rows: u32,
-    pub(super) base: Offset,
-    pub(super) metadata: u32,
-    pub(super) marks: u32,
+pub(in crate::log) struct Header {
+    pub(in crate::log) length: u32,
+    pub(in crate::log) crc: u32,
+    pub(in crate::log) partition: Partition,
+    pub(in crate::log) rows: u32,
+    pub(in crate::log) base: Offset,
+    pub(in crate::log) metadata: u32,
+    pub(in crate::log) marks: u32,
 }
 
 impl Header {
-    pub(super) fn parse(bytes: &[u8; HEADER]) -> Self {
+    pub(in crate::log) fn parse(bytes: &[u8; HEADER]) -> Self {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         Self {
             length: u32_at(0),
@@ -74,7 +74,7 @@ impl Header {
     }
 
     /// False if no frame can have this header; true says nothing about the checksum.
-    pub(super) fn is_plausible(&self, partitions: u32) -> bool {
+    pub(in crate::log) fn is_plausible(&self, partitions: u32) -> bool {
         self.partition < partitions
             && self.rows > 0
             && (self.length as usize).is_multiple_of(ALIGNMENT)
@@ -82,23 +82,23 @@ impl Header {
     }
 
     /// First offset beyond.
-    pub(super) fn end(&self) -> Offset {
+    pub(in crate::log) fn end(&self) -> Offset {
         self.base + u64::from(self.rows)
     }
 
     /// The number of its group, modulo 2³⁰.
-    pub(super) fn group(&self) -> u32 {
+    pub(in crate::log) fn group(&self) -> u32 {
         self.marks & GROUP
     }
 }
 
 /// The group after `group`.
-pub(super) fn next_group(group: u32) -> u32 {
+pub(in crate::log) fn next_group(group: u32) -> u32 {
     (group + 1) & GROUP
 }
 
 /// Turns rows into IPC messages. For all threads of a log.
-pub(super) struct FrameEncoder(Mutex<StreamEncoder>);
+pub(in crate::log) struct FrameEncoder(Mutex<StreamEncoder>);
 
 impl std::fmt::Debug for FrameEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -107,7 +107,7 @@ impl std::fmt::Debug for FrameEncoder {
 }
 
 impl FrameEncoder {
-    pub(super) fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
+    pub(in crate::log) fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
         let mut encoder = StreamEncoder::try_new(schema)?;
         // The first message of a stream has the schema before it; a segment has it once.
         encoder.encode(&RecordBatch::new_empty(SchemaRef::clone(schema)))?;
@@ -115,7 +115,7 @@ impl FrameEncoder {
     }
 
     /// Rows in the schema of the log, without dictionaries.
-    pub(super) fn encode(&self, partition: Partition, rows: RecordBatch) -> Result<EncodedFrame, ArrowError> {
+    pub(in crate::log) fn encode(&self, partition: Partition, rows: RecordBatch) -> Result<EncodedFrame, ArrowError> {
         let message = if rows.num_rows() == 0 { vec![] } else { self.0.lock().encode(&rows)? };
         EncodedFrame::new(partition, rows, message)
     }
@@ -123,8 +123,8 @@ impl FrameEncoder {
 
 /// A frame that is written but for its offset, its group and thus its checksum.
 #[derive(Debug)]
-pub(super) struct EncodedFrame {
-    pub(super) rows: RecordBatch,
+pub(in crate::log) struct EncodedFrame {
+    pub(in crate::log) rows: RecordBatch,
     header: Header,
     header_bytes: [u8; HEADER],
     /// The IPC message and the padding: everything behind the header.
@@ -155,17 +155,22 @@ impl EncodedFrame {
         Ok(Self { rows, header, header_bytes: header.bytes(), message, crc })
     }
 
-    pub(super) fn partition(&self) -> Partition {
+    pub(in crate::log) fn partition(&self) -> Partition {
         self.header.partition
     }
 
+    /// The checksum, once it has its place.
+    pub(in crate::log) fn crc(&self) -> u32 {
+        self.header.crc
+    }
+
     /// Length in the file.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::log) fn bytes(&self) -> usize {
         self.header.length as usize
     }
 
     /// Gives it its place; the checksum of the rest is not computed again.
-    pub(super) fn seal(&mut self, base: Offset, group: u32, marks: u32) -> Header {
+    pub(in crate::log) fn seal(&mut self, base: Offset, group: u32, marks: u32) -> Header {
         self.header.base = base;
         self.header.marks = group | marks;
         let mut crc = crc32fast::Hasher::new();
@@ -177,7 +182,7 @@ impl EncodedFrame {
     }
 
     /// What goes into the file, in order.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+    pub(in crate::log) fn parts(&self) -> impl Iterator<Item = &[u8]> {
         std::iter::once(self.header_bytes.as_slice()).chain(self.message.iter().map(Buffer::as_slice))
     }
 }
@@ -193,12 +198,12 @@ fn metadata_bytes(message: &[Buffer]) -> u32 {
 }
 
 /// True if the checksum of a whole frame fits.
-pub(super) fn is_intact(header: &Header, frame: &[u8]) -> bool {
+pub(in crate::log) fn is_intact(header: &Header, frame: &[u8]) -> bool {
     frame.len() == header.length as usize && crc32fast::hash(&frame[UNCHECKED..]) == header.crc
 }
 
 /// The rows of an intact frame, in place: their columns are parts of `frame`.
-pub(super) fn decode(header: &Header, frame: &Buffer, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+pub(in crate::log) fn decode(header: &Header, frame: &Buffer, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let body = i64::from(header.length) - i64::from(header.metadata) - HEADER as i64;
     let metadata = i32::try_from(header.metadata).map_err(|cause| ArrowError::IpcError(cause.to_string()))?;
     let block = Block::new(0, metadata, body);

@@ -9,9 +9,9 @@ use crate::log::{Epoch, Placed};
 
 /// One append.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) frames: Vec<EncodedFrame>,
-    pub(super) done: oneshot::Sender<Result<Vec<Placed>, StorageError>>,
+pub(in crate::log) struct Request {
+    pub(in crate::log) frames: Vec<EncodedFrame>,
+    pub(in crate::log) done: oneshot::Sender<Result<Vec<Placed>, StorageError>>,
 }
 
 impl Request {
@@ -21,7 +21,7 @@ impl Request {
 }
 
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(in crate::log) struct Queue {
     inner: Mutex<Inner>,
     filled: Condvar,
     bytes_max: usize,
@@ -40,16 +40,16 @@ struct Inner {
 }
 
 impl Queue {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(in crate::log) fn new(bytes_max: usize) -> Self {
         Self { inner: Mutex::default(), filled: Condvar::new(), bytes_max }
     }
 
-    pub(super) fn epoch(&self) -> Epoch {
+    pub(in crate::log) fn epoch(&self) -> Epoch {
         self.inner.lock().epoch
     }
 
     /// Whether anything would be taken now.
-    pub(super) fn check(&self, epoch: Epoch) -> Result<(), StorageError> {
+    pub(in crate::log) fn check(&self, epoch: Epoch) -> Result<(), StorageError> {
         let inner = self.inner.lock();
         inner.check(epoch)?;
         if inner.bytes >= self.bytes_max { Err(full()) } else { Ok(()) }
@@ -57,7 +57,7 @@ impl Queue {
 
     /// Takes an append; the lock gives it its place in the order of all. One that is larger than the
     /// bound is taken when it is alone.
-    pub(super) fn push(&self, epoch: Epoch, request: Request) -> Result<(), StorageError> {
+    pub(in crate::log) fn push(&self, epoch: Epoch, request: Request) -> Result<(), StorageError> {
         let bytes = request.bytes();
         let mut inner = self.inner.lock();
         inner.check(epoch)?;
@@ -72,7 +72,7 @@ impl Queue {
     }
 
     /// All that is queued, as soon as something is; none once it is closed and empty.
-    pub(super) fn take(&self) -> Option<Vec<Request>> {
+    pub(in crate::log) fn take(&self) -> Option<Vec<Request>> {
         let mut inner = self.inner.lock();
         while inner.requests.is_empty() {
             if inner.is_closed {
@@ -85,7 +85,7 @@ impl Queue {
 
     /// Begins the next epoch, as a group has failed, and takes out what is queued behind it: it was
     /// decided on top of that group.
-    pub(super) fn end_epoch(&self) -> Vec<Request> {
+    pub(in crate::log) fn end_epoch(&self) -> Vec<Request> {
         let mut inner = self.inner.lock();
         inner.epoch += 1;
         let behind = std::mem::take(&mut inner.requests);
@@ -94,12 +94,12 @@ impl Queue {
     }
 
     /// Makes room again, once a group is done with.
-    pub(super) fn release(&self, bytes: usize) {
+    pub(in crate::log) fn release(&self, bytes: usize) {
         self.inner.lock().bytes -= bytes;
     }
 
     /// Refuses everything from now on, and what is queued.
-    pub(super) fn fail(&self, reason: &str) {
+    pub(in crate::log) fn fail(&self, reason: &str) {
         let mut inner = self.inner.lock();
         inner.failure = Some(reason.to_owned());
         inner.bytes = 0;
@@ -111,8 +111,13 @@ impl Queue {
         }
     }
 
+    /// Whether it takes no more.
+    pub(in crate::log) fn is_closed(&self) -> bool {
+        self.inner.lock().is_closed
+    }
+
     /// Takes no more; what is queued is still committed.
-    pub(super) fn close(&self) {
+    pub(in crate::log) fn close(&self) {
         self.inner.lock().is_closed = true;
         self.filled.notify_all();
     }

@@ -61,7 +61,7 @@ impl Walk<'_> {
             let header = header_at(&self.place.file, self.place.position)
                 .map_err(|cause| self.damaged(format!("at {}: {cause}", self.place.position)))?;
             let room = self.place.length - self.place.position;
-            if !header.is_plausible(self.identity.partitions) || u64::from(header.length) > room {
+            if !header.is_plausible(self.identity.partitions()) || u64::from(header.length) > room {
                 return Err(self.damaged(format!("no frame at {}", self.place.position)));
             }
             let position = self.place.position;

@@ -51,7 +51,7 @@ pub(super) fn recover(identity: &Identity) -> Result<Recovered, StorageError> {
 }
 
 fn create(identity: &Identity) -> Result<Recovered, StorageError> {
-    let next = Cut::zero(identity.partitions);
+    let next = Cut::zero(identity.partitions());
     let segment = Segment::create(identity, 0, Begin { bases: next.clone(), group: 0 })?;
     let writer = Writer::new(&segment);
     Ok(Recovered { segments: [segment].into(), next, writer, group: 0 })
@@ -114,7 +114,7 @@ impl Scan<'_> {
             return Ok(None);
         }
         let header = header_at(&segment.file, position).map_err(failed)?;
-        if !header.is_plausible(self.identity.partitions) || u64::from(header.length) > room {
+        if !header.is_plausible(self.identity.partitions()) || u64::from(header.length) > room {
             return Ok(None);
         }
         if !is_newest {

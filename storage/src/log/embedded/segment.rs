@@ -72,7 +72,7 @@ impl Segment {
         file.write_all(&header).map_err(failed)?;
         durable::publish(&temporary, &path).map_err(failed)?;
         let file = open(&path)?;
-        Ok(Self::new(identity.partitions, number, file, begin, header.len() as u64))
+        Ok(Self::new(identity.partitions(), number, file, begin, header.len() as u64))
     }
 
     /// Opens an existing file and verifies its header; no frame is looked at yet.
@@ -81,7 +81,7 @@ impl Segment {
         let file = open(&path)?;
         let damaged = |reason: String| StorageError::Damaged { path: path.display().to_string(), reason };
         let (begin, frames_at) = read_header(&file, identity).map_err(damaged)?;
-        Ok(Self::new(identity.partitions, number, file, begin, frames_at))
+        Ok(Self::new(identity.partitions(), number, file, begin, frames_at))
     }
 
     fn new(partitions: u32, number: u64, file: File, begin: Begin, frames_at: u64) -> Self {
@@ -92,7 +92,10 @@ impl Segment {
 
     /// Notes a durable frame, at or beyond all that were noted.
     pub(super) fn note(&mut self, partition: Partition, base: Offset, position: u64) {
-        let Some(entries) = self.index.get_mut(partition as usize) else { return };
+        if self.index.len() <= partition as usize {
+            self.index.resize(partition as usize + 1, vec![]);
+        }
+        let entries = &mut self.index[partition as usize];
         if entries.last().is_none_or(|(_, last)| last + INDEX_STRIDE <= position) {
             entries.push((base, position));
         }
@@ -148,11 +151,11 @@ fn encode_header(identity: &Identity, begin: &Begin) -> Result<Vec<u8>, StorageE
     StreamWriter::try_new(&mut schema, &identity.schema).and_then(|mut w| w.finish()).map_err(failed)?;
     let mut rest = vec![];
     rest.extend_from_slice(identity.incarnation.as_bytes());
-    rest.extend_from_slice(&identity.partitions.to_le_bytes());
+    rest.extend_from_slice(&identity.partitions().to_le_bytes());
     rest.extend_from_slice(&(schema.len() as u32).to_le_bytes());
     rest.extend_from_slice(&begin.group.to_le_bytes());
     rest.extend_from_slice(&[0; 4]);
-    for partition in 0..identity.partitions {
+    for partition in 0..identity.partitions() {
         rest.extend_from_slice(&begin.bases.offset(partition).to_le_bytes());
     }
     rest.extend_from_slice(&schema);
@@ -197,8 +200,9 @@ fn check_header(rest: &[u8], identity: &Identity) -> Result<Begin, String> {
     if incarnation != identity.incarnation {
         return Err(format!("it belongs to the incarnation {incarnation}, not to {}", identity.incarnation));
     }
-    if field(16) != identity.partitions {
-        return Err(format!("it has {} partitions, not {}", field(16), identity.partitions));
+    // fewer: partitions were added since it was begun
+    if field(16) > identity.partitions() {
+        return Err(format!("it has {} partitions, not {}", field(16), identity.partitions()));
     }
     let (offsets, rest) = rest.split_at_checked(8 * field(16) as usize).ok_or("its header is cut")?;
     let schema = rest.get(..field(20) as usize).ok_or("its header is cut")?;

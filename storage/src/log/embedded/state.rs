@@ -61,6 +61,11 @@ impl State {
         self.head.subscribe()
     }
 
+    /// Partitions were added; they are empty.
+    pub(super) fn grow(&self, partitions: u32) {
+        self.head.send_modify(|head| head.0.resize(head.0.len().max(partitions as usize), 0));
+    }
+
     /// A segment was begun.
     pub(super) fn begin(&self, segment: Segment) {
         self.inner.write().segments.push_back(segment);

@@ -8,7 +8,7 @@ use crate::log::Frame;
 
 /// Newest frames per partition, bounded by the bytes that they take in the file.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(in crate::log) struct Tail {
     /// Consecutive frames up to the head.
     frames: Vec<VecDeque<Frame>>,
     /// Partition and bytes of every frame, the oldest first.
@@ -18,15 +18,17 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) fn new(partitions: usize, bytes_max: usize) -> Self {
+    pub(in crate::log) fn new(partitions: usize, bytes_max: usize) -> Self {
         Self { frames: vec![VecDeque::new(); partitions], order: VecDeque::new(), bytes: 0, bytes_max }
     }
 
     /// Adds the newest frame of its partition; the oldest ones go.
-    pub(super) fn push(&mut self, frame: Frame, bytes: usize) {
+    pub(in crate::log) fn push(&mut self, frame: Frame, bytes: usize) {
         let partition = frame.partition;
-        let Some(frames) = self.frames.get_mut(partition as usize) else { return };
-        frames.push_back(frame);
+        if self.frames.len() <= partition as usize {
+            self.frames.resize(partition as usize + 1, VecDeque::new());
+        }
+        self.frames[partition as usize].push_back(frame);
         self.order.push_back((partition, bytes));
         self.bytes += bytes;
         while self.bytes > self.bytes_max {
@@ -37,7 +39,7 @@ impl Tail {
     }
 
     /// Frames from `from` on, about `rows_max` rows; none if `from` is no longer in here.
-    pub(super) fn read(&self, partition: Partition, from: Offset, rows_max: usize) -> Option<Vec<Frame>> {
+    pub(in crate::log) fn read(&self, partition: Partition, from: Offset, rows_max: usize) -> Option<Vec<Frame>> {
         let frames = self.frames.get(partition as usize)?;
         if frames.front()?.base > from {
             return None;

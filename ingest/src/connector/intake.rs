@@ -1,0 +1,154 @@
+//! Records of a topic → rows and dead letters.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, Int64Array};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use metrics::counter;
+use schemas::documents::source::Epoch;
+use schemas::{Code, Limits, Offset, Partition, Problem, StreamDef};
+use storage::kafka::TopicRecords;
+use uuid::Uuid;
+
+use super::Connector;
+use super::places::Places;
+use crate::admission::parts::Part;
+use crate::dead_letters::{Sender, TopicPlace};
+use crate::decode::{BadRecord, decode};
+use crate::identity::identities;
+
+/// What dead letters of a topic are said to be.
+const CONTENT_TYPE: &str = "application/json";
+
+/// One partition's share of a fetch, decoded.
+struct Intake {
+    payload: Vec<u8>,
+    part: Part,
+    bad: Vec<BadRecord>,
+    /// Offsets of the bad ones.
+    bad_at: Vec<Offset>,
+}
+
+impl Connector {
+    /// Lets records in: first the bad ones into the dead letters, durably, then the others into the log. Records
+    /// of a partition that are durable imply that the dead letters before them are.
+    pub(super) async fn take(&self, epoch: &Epoch, places: &Places, fetched: Vec<TopicRecords>) -> Result<(), Problem> {
+        if fetched.is_empty() {
+            return Ok(());
+        }
+        let (stream, limits, number) = (Arc::clone(&self.parts.stream), self.parts.limits.clone(), epoch.number);
+        let decoding = tokio::task::spawn_blocking(move || decode_all(&stream, &limits, number, fetched));
+        let stopped = |error| Problem::new(Code::Internal, format!("decoding a topic stopped: {error}"));
+        let intakes = decoding.await.map_err(stopped)??;
+        let mut quarantined = 0;
+        let mut parts = vec![];
+        for intake in intakes {
+            quarantined += self.keep_bad(epoch, places, &intake).await?;
+            if intake.part.rows.num_rows() > 0 {
+                parts.push(intake.part);
+            }
+        }
+        let admitted = self.admission.admit(parts).await.map_err(|error| error.problem())?;
+        let verdicts =
+            [("accepted", admitted.accepted), ("duplicate", admitted.duplicates), ("quarantined", quarantined)];
+        for (verdict, records) in verdicts {
+            counter!("bifold_ingest_events_total", "stream" => self.parts.stream.name.clone(), "verdict" => verdict)
+                .increment(records);
+        }
+        Ok(())
+    }
+
+    /// Writes the dead letters that are not there yet; returns how many.
+    async fn keep_bad(&self, epoch: &Epoch, places: &Places, intake: &Intake) -> Result<u64, Problem> {
+        let partition = intake.part.partition;
+        let known_below = places.letters_below.get(partition as usize).copied().unwrap_or(0);
+        let (mut bad, mut offsets) = (vec![], vec![]);
+        for (record, offset) in intake.bad.iter().zip(&intake.bad_at) {
+            if *offset >= known_below {
+                bad.push(record.clone());
+                offsets.push(*offset);
+            }
+        }
+        if bad.is_empty() {
+            return Ok(0);
+        }
+        let count = bad.len() as u64;
+        let place = TopicPlace { topic: self.topic.clone(), topic_id: epoch.topic_id.to_string(), partition, offsets };
+        let request_id = Uuid::now_v7().to_string();
+        let sender = Sender { content_type: CONTENT_TYPE.to_owned(), request_id, topic: Some(place) };
+        let queued = self.letters.queue(&intake.payload, &bad, &sender).await.map_err(|error| error.problem())?;
+        queued.durable().await.map_err(|error| error.problem())?;
+        Ok(count)
+    }
+}
+
+fn decode_all(
+    stream: &StreamDef,
+    limits: &Limits,
+    epoch: u32,
+    mut fetched: Vec<TopicRecords>,
+) -> Result<Vec<Intake>, Problem> {
+    fetched.sort_by_key(|records| records.partition);
+    fetched.into_iter().map(|records| decode_one(stream, limits, epoch, records)).collect()
+}
+
+fn decode_one(stream: &StreamDef, limits: &Limits, epoch: u32, records: TopicRecords) -> Result<Intake, Problem> {
+    let decoded = decode(stream, limits, &records.payload, &records.values)?;
+    let identities = identities(stream, &decoded.rows)?.unwrap_or_default();
+    let mut good_at = Vec::with_capacity(decoded.rows.num_rows());
+    let mut bad_at = Vec::with_capacity(decoded.bad.len());
+    let mut bad = decoded.bad.iter().map(|record| record.error.index).peekable();
+    for (index, offset) in (0_u64..).zip(&records.offsets) {
+        let is_bad = bad.next_if_eq(&index).is_some();
+        if is_bad { bad_at.push(*offset) } else { good_at.push(*offset) }
+    }
+    let rows = with_source(stream, &decoded.rows, epoch, &good_at)
+        .map_err(|error| Problem::new(Code::Internal, format!("stream {}: rows: {error}", stream.name)))?;
+    let partition: Partition = records.partition;
+    Ok(Intake { payload: records.payload, part: Part { partition, rows, identities }, bad: decoded.bad, bad_at })
+}
+
+/// Adds where the rows are in the topic.
+fn with_source(
+    stream: &StreamDef,
+    rows: &RecordBatch,
+    epoch: u32,
+    offsets: &[Offset],
+) -> Result<RecordBatch, ArrowError> {
+    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+    columns.push(Arc::new(Int32Array::from_value(epoch as i32, offsets.len())));
+    columns.push(Arc::new(Int64Array::from_iter_values(offsets.iter().map(|offset| *offset as i64))));
+    RecordBatch::try_new(stream.arriving_schema(), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::{Int32Type, Int64Type};
+    use schemas::{RecordFormat, TopicSource, Transport};
+
+    use super::*;
+    use crate::testing::stream;
+
+    #[test]
+    fn rows_and_bad_records_keep_their_offsets() {
+        let source = Some(TopicSource { topic: "t".into(), format: RecordFormat::Json });
+        let stream = StreamDef { transport: Transport { source, ..Transport::default() }, ..stream("s", 2) };
+        let values = [r#"{"id":"a","event_time":1}"#, "{", r#"{"id":"b","event_time":2}"#, "", r#"{"id":1}"#];
+        let mut records = TopicRecords { partition: 1, ..TopicRecords::default() };
+        for (offset, value) in [10, 11, 14, 15, 99].into_iter().zip(values) {
+            let from = records.payload.len();
+            records.payload.extend_from_slice(value.as_bytes());
+            records.values.push(from..records.payload.len());
+            records.offsets.push(offset);
+        }
+        let found = decode_one(&stream, &Limits::default(), 3, records).unwrap();
+        assert_eq!((found.part.partition, found.part.identities.len()), (1, 2));
+        assert_eq!(found.part.rows.schema(), stream.arriving_schema());
+        let columns = found.part.rows.columns();
+        assert_eq!(columns[4].as_primitive::<Int32Type>().values().to_vec(), [3, 3]);
+        assert_eq!(columns[5].as_primitive::<Int64Type>().values().to_vec(), [10, 14]);
+        assert_eq!(found.bad_at, [11, 15, 99]);
+    }
+}

@@ -1,0 +1,199 @@
+//! One session: from a look at the topic until something about it changes or fails.
+
+use std::time::{Duration, Instant};
+
+use schemas::documents::source::{Epoch, SourcePosition};
+use schemas::{Code, Offset, Problem};
+use storage::kafka::{Fetched, ReadLimits, TopicError, TopicFacts, TopicReader, describe};
+
+use super::Connector;
+use super::book::Book;
+use super::places::{self, Places};
+
+/// What one fetch takes.
+const READ: ReadLimits = ReadLimits { records_max: 32_768, bytes_max: 16 << 20, wait: Duration::from_millis(250) };
+/// How often the lag is measured and the position is noted.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the topic is looked at: partitions added, compaction switched on.
+const TOPIC_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Connector {
+    /// Reads until the topic has changed: the next session goes on with what it is then.
+    pub(super) async fn session(&self) -> Result<(), Problem> {
+        let facts = describe(&self.parts.kafka, &self.topic).await.map_err(|error| error.problem())?;
+        if facts.partitions > self.parts.log.partitions() {
+            self.grow(facts.partitions).await?;
+        }
+        let epoch = self.epoch_of(&facts).await?;
+        let mut places = self.places(&epoch, facts.partitions).await?;
+        let reader = self.reader(&facts, &mut places).await?;
+        self.note_progress(&places.next);
+        self.read(reader, &epoch, &places, &facts).await
+    }
+
+    async fn read(
+        &self,
+        mut reader: TopicReader,
+        epoch: &Epoch,
+        places: &Places,
+        facts: &TopicFacts,
+    ) -> Result<(), Problem> {
+        let (mut looked, mut looked_at_topic) = (None::<Instant>, Instant::now());
+        loop {
+            let fetched = blocking(move || {
+                let fetched = reader.fetch(&READ);
+                (reader, fetched)
+            });
+            let (returned, fetched) = fetched.await?;
+            reader = returned;
+            match fetched.map_err(|error| error.problem())? {
+                Fetched::Records(records) => self.take(epoch, places, records).await?,
+                Fetched::OutOfRange => return Ok(()),
+                Fetched::Replaced(found) => {
+                    self.book.lock().await.note_gone(&reader);
+                    let missing =
+                        TopicError::Missing { topic: self.topic.clone(), brokers: self.parts.kafka.brokers.clone() };
+                    return if found.is_some() { Ok(()) } else { Err(missing.problem()) };
+                }
+            }
+            self.note_progress(reader.next());
+            self.book.lock().await.note_seen(epoch.number, &reader);
+            if looked.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
+                reader = self.look(reader, epoch).await?;
+                looked = Some(Instant::now());
+            }
+            if looked_at_topic.elapsed() >= TOPIC_INTERVAL {
+                let current = describe(&self.parts.kafka, &self.topic).await.map_err(|error| error.problem())?;
+                if current != *facts {
+                    return Ok(());
+                }
+                looked_at_topic = Instant::now();
+            }
+        }
+    }
+
+    /// The incarnation that the topic is in: begins a new one where it is another topic than before.
+    async fn epoch_of(&self, facts: &TopicFacts) -> Result<Epoch, Problem> {
+        let mut book = self.book.lock().await;
+        let is_known = book.epoch().is_some_and(|epoch| epoch.topic_id == facts.id);
+        if !is_known {
+            let letters_from = self.parts.dead_letters.head().offset(0);
+            let (starts, lost) = match book.epoch().cloned() {
+                None => (self.starts(facts).await?, vec![]),
+                Some(old) => (vec![0; facts.partitions as usize], self.lost(&book, &old).await?),
+            };
+            let now_us = self.parts.clock.now_us();
+            tracing::info!(stream = %self.parts.stream.name, topic = self.topic, id = %facts.id, "reading a topic");
+            book.begin(facts.id, starts, letters_from, lost, now_us).await.map_err(|error| error.problem())?;
+        }
+        let mut status = self.status.lock();
+        status.topic_id = Some(facts.id);
+        status.holes = book.holes().to_vec();
+        book.epoch().cloned().ok_or_else(|| Problem::new(Code::Internal, "a topic without an incarnation"))
+    }
+
+    /// Where the topic begins when it is looked at first: what it had given up before is not missed.
+    async fn starts(&self, facts: &TopicFacts) -> Result<Vec<Offset>, Problem> {
+        let next = vec![0; facts.partitions as usize];
+        let reader = self.open_reader(facts, next).await?;
+        let partitions = facts.partitions;
+        let starts = blocking(move || (0..partitions).map(|p| Ok(reader.bounds(p)?.start)).collect::<Result<_, _>>());
+        starts.await?.map_err(|error: TopicError| error.problem())
+    }
+
+    /// What was not read of an incarnation that is gone: partition, from where, and to where if that is known.
+    async fn lost(&self, book: &Book, old: &Epoch) -> Result<Vec<(u32, Offset, Option<Offset>)>, Problem> {
+        let partitions = self.parts.log.partitions().max(old.starts.len() as u32);
+        let places = self.places(old, partitions).await?;
+        let was_read_to_its_end = |partition: u32| book.was_at_end(old.number, partition);
+        let unread = (0..partitions).zip(places.next).filter(|(partition, _)| !was_read_to_its_end(*partition));
+        // partitions that it never had are not missing
+        let had = old.starts.len().max(book.partitions_seen(old.number)) as u32;
+        Ok(unread.filter(|(partition, _)| *partition < had).map(|(partition, from)| (partition, from, None)).collect())
+    }
+
+    async fn places(&self, epoch: &Epoch, partitions: u32) -> Result<Places, Problem> {
+        let parts = &self.parts;
+        let position = parts.sources.position().await.map_err(|error| error.problem())?;
+        places::recover(&*parts.log, &*parts.dead_letters, epoch, position, partitions)
+            .await
+            .map_err(|error| error.problem())
+    }
+
+    /// A reader at these places, once what is gone below them is on record.
+    async fn reader(&self, facts: &TopicFacts, places: &mut Places) -> Result<TopicReader, Problem> {
+        let reader = self.open_reader(facts, places.next.clone()).await?;
+        let partitions = facts.partitions;
+        let bounds = blocking(move || (0..partitions).map(|p| reader.bounds(p)).collect::<Result<Vec<_>, _>>());
+        let bounds = bounds.await?.map_err(|error| error.problem())?;
+        let mut book = self.book.lock().await;
+        for ((partition, next), bounds) in (0..).zip(&mut places.next).zip(bounds) {
+            if *next > bounds.end {
+                let detail = format!(
+                    "topic {}: partition {partition} ends at {}, and was read up to {next}: the broker has lost records",
+                    self.topic, bounds.end
+                );
+                return Err(Problem::new(Code::StorageUnavailable, detail));
+            }
+            if *next < bounds.start {
+                let lost = *next..bounds.start;
+                tracing::error!(topic = self.topic, partition, ?lost, "records were given up before they were read");
+                book.lose(partition, lost, self.parts.clock.now_us()).await.map_err(|error| error.problem())?;
+                *next = bounds.start;
+            }
+        }
+        self.status.lock().holes = book.holes().to_vec();
+        drop(book);
+        self.open_reader(facts, places.next.clone()).await
+    }
+
+    async fn open_reader(&self, facts: &TopicFacts, next: Vec<Offset>) -> Result<TopicReader, Problem> {
+        let (kafka, topic, id) = (self.parts.kafka.clone(), self.topic.clone(), facts.id);
+        blocking(move || TopicReader::open(&kafka, &topic, id, next)).await?.map_err(|error| error.problem())
+    }
+
+    async fn grow(&self, partitions: u32) -> Result<(), Problem> {
+        self.parts.grow.grow(self.parts.stream.id, partitions).await?;
+        // nothing is on its way between two sessions
+        self.admission.forget();
+        Ok(())
+    }
+
+    /// Measures the lag and notes the position.
+    async fn look(&self, reader: TopicReader, epoch: &Epoch) -> Result<TopicReader, Problem> {
+        let (reader, lag) = blocking(move || {
+            let lag = lag_of(&reader);
+            (reader, lag)
+        })
+        .await?;
+        let lag = lag.map_err(|error| error.problem())?;
+        self.status.lock().lag_records = lag;
+        let letters = self.parts.dead_letters.head().offset(0);
+        let position = SourcePosition { format: 1, epoch: epoch.number, next: reader.next().to_vec(), letters };
+        let mut book = self.book.lock().await;
+        if book.position.as_ref() != Some(&position) {
+            self.parts.sources.put_position(&position).await.map_err(|error| error.problem())?;
+            book.position = Some(position);
+        }
+        Ok(reader)
+    }
+}
+
+/// Records that are there and not read yet, markers of transactions included; none while it is not certain that
+/// there are none.
+fn lag_of(reader: &TopicReader) -> Result<Option<u64>, TopicError> {
+    let mut lag = 0;
+    for ((partition, next), _) in (0..).zip(reader.next()).zip(reader.at_end()).filter(|(_, at_end)| !**at_end) {
+        let unread = reader.bounds(partition)?.end.saturating_sub(*next);
+        if unread == 0 {
+            return Ok(None);
+        }
+        lag += unread;
+    }
+    Ok(Some(lag))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let stopped = |error| Problem::new(Code::Internal, format!("reading a topic stopped: {error}"));
+    tokio::task::spawn_blocking(work).await.map_err(stopped)
+}

@@ -1,0 +1,12 @@
+//! Kafka as others see it: its configuration, what a topic is, reading one.
+
+pub mod config;
+mod reader;
+mod topic;
+
+pub(crate) use config::Quiet;
+pub(crate) use topic::id_of;
+
+pub use config::KafkaConfig;
+pub use reader::{Fetched, ReadLimits, TopicReader, TopicRecords};
+pub use topic::{TopicError, TopicFacts, delete_topics, describe};
