@@ -157,7 +157,12 @@ fn manifest_v1() {
         semantic_hash: HASH.into(),
         run: 7,
         cut: Cut(vec![10, 5]),
-        files: vec![BatchFile { path: "views/x/runs/7/0.parquet".into(), bytes: 12_345, cells: 20_453 }],
+        files: vec![BatchFile {
+            path: "views/x/runs/7/0.parquet".into(),
+            bytes: 12_345,
+            cells: 20_453,
+            checksums: String::new(),
+        }],
         cells: 20_453,
         ledger: vec![ledger()],
         verdict: Verdict::Exact,
