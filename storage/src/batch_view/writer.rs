@@ -94,6 +94,11 @@ impl BatchViewWriter {
                 published.and_then(|published| published).map_err(|cause| self.failed(cause))?;
                 path.metadata().map_err(|cause| self.failed(cause))?.len()
             }
+            Sink::Scratch(mut file) => {
+                file.file.flush().map_err(|cause| self.failed(cause))?;
+                self.store.put_file(&self.path, &file.temporary).await?;
+                file.temporary.metadata().map_err(|cause| self.failed(cause))?.len()
+            }
             Sink::Memory(bytes) => {
                 let length = bytes.len() as u64;
                 self.store.put(&self.path, bytes.into()).await?;
@@ -107,9 +112,10 @@ impl BatchViewWriter {
         let page_rows = (VIEW_PAGE_BYTES / row_bytes(first)).clamp(PAGE_ROWS_MIN, VIEW_PAGE_ROWS);
         // Whole pages, so that pages of all columns end where row groups end.
         let group_rows = VIEW_ROW_GROUP_ROWS / page_rows * page_rows;
-        let sink = match self.store.local_path(&self.path) {
-            Some(path) => Sink::File(Unpublished::create(path).map_err(|cause| self.failed(cause))?),
-            None => Sink::Memory(vec![]),
+        let sink = match (self.store.local_path(&self.path), self.store.scratch_file()) {
+            (Some(path), _) => Sink::File(Unpublished::create(path).map_err(|cause| self.failed(cause))?),
+            (None, Some(path)) => Sink::Scratch(Unpublished::create(path).map_err(|cause| self.failed(cause))?),
+            (None, None) => Sink::Memory(vec![]),
         };
         let properties = self.properties(page_rows, group_rows);
         let parquet = ArrowWriter::try_new(sink, Arc::clone(&self.schema), Some(properties));
@@ -235,21 +241,24 @@ fn column_bytes(column: &ArrayRef) -> usize {
 
 #[derive(Debug)]
 enum Sink {
+    /// Beside its place.
     File(Unpublished),
+    /// In a local folder, until it goes to its place in a remote store.
+    Scratch(Unpublished),
     Memory(Vec<u8>),
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::File(file) => file.file.write(bytes),
+            Self::File(file) | Self::Scratch(file) => file.file.write(bytes),
             Self::Memory(memory) => memory.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::File(file) => file.file.flush(),
+            Self::File(file) | Self::Scratch(file) => file.file.flush(),
             Self::Memory(_) => Ok(()),
         }
     }
