@@ -155,7 +155,10 @@ impl StoredStream {
             to: self.end().join(&start),
             failed: None,
         };
-        if let Err(broken) = view.assert_coverage() {
+        let stopped = self.chain.iter().flat_map(|delta| &delta.header.failed).find(|failed| failed.view == def.id);
+        if let Some(failed) = stopped {
+            view.failed = Some(Problem::new(failed.code, failed.detail.clone()));
+        } else if let Err(broken) = view.assert_coverage() {
             let what = format!(
                 "view {}: its deltas end at {}: its owner could not fold what follows",
                 def.name, broken.expected

@@ -53,6 +53,7 @@ async fn checkpoint(world: &World, ranges: std::ops::Range<usize>, with_view: bo
             views: if with_view { vec![part] } else { vec![] },
             created_at_us: NOW_US,
             as_of_us: Some(AS_OF_US),
+            failed: vec![],
         };
         let states = if with_view { vec![range.states.clone()] } else { vec![] };
         deltas.commit(&header, &states).await.unwrap();
