@@ -33,7 +33,8 @@ pub struct Freshness {
     /// Nothing older than this is missing: when it was asked for, less the lag; for a batch view alone at most
     /// the start of its run. RFC 3339.
     pub as_of: String,
-    /// False if a part is missing: a table of the system or of dead letters was cut off at its bound.
+    /// False if a part is missing: a table of the system or of dead letters was cut off at its bound, or a node
+    /// that only answers queries could not ask for what is newer than the last delta (`as_of` says what is in).
     pub complete: bool,
     /// Every view that the query read.
     pub views: Vec<ViewFreshness>,

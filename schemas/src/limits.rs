@@ -81,6 +81,10 @@ pub struct Limits {
     pub queries_at_once: usize,
     /// Milliseconds that the log is kept, if nothing needs it longer.
     pub log_retention_ms: u64,
+    /// Bytes of a remote store's immutable objects that are kept on the local disk; 0 keeps none.
+    pub store_cache_bytes_max: u64,
+    /// Milliseconds between two looks of a node that only answers queries at what is new in the store.
+    pub store_refresh_ms: u64,
 }
 
 impl Default for Limits {
@@ -106,6 +110,8 @@ impl Default for Limits {
             query_rows_max: 100_000,
             queries_at_once: 64,
             log_retention_ms: 7 * 24 * 3_600_000,
+            store_cache_bytes_max: 4 * 1_024 * MIB as u64,
+            store_refresh_ms: 1_000,
         }
     }
 }

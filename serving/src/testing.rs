@@ -73,6 +73,7 @@ impl World {
                 to: Cut::zero(1),
                 taken_at_us: NOW_US,
                 oldest_missing_us: None,
+                tail_unknown: false,
                 max_event_time_us: vec![None],
                 views: BTreeMap::new(),
             },

@@ -56,7 +56,9 @@ impl StreamSpeed {
         for (id, view) in &views {
             let parts: Vec<&RangeStates> =
                 links.iter().filter_map(|link| link.views.get(id).map(AsRef::as_ref)).collect();
-            if let (Some(start), Some(end)) = (parts.first(), parts.last()) {
+            // what ends before the last delta does is of a view that failed: merged, it would pass for the whole
+            let whole = |end: &&&RangeStates| last.to.is_at_most(&end.to);
+            if let (Some(start), Some(end)) = (parts.first(), parts.last().filter(whole)) {
                 let range = RangeStates {
                     from: start.from.clone(),
                     to: end.to.clone(),

@@ -4,12 +4,19 @@ use uuid::Uuid;
 
 /// Folder of the catalogue's versions.
 pub const CATALOG: &str = "catalog/";
+/// Folder of the documents that say whose the store is.
+pub const OWNERS: &str = "owners/";
 /// Folder of the run documents.
 pub const RUNS: &str = "runs/";
 
 /// `catalog/{sequence}.json`
 pub fn catalog(sequence: u64) -> String {
     numbered(CATALOG, sequence)
+}
+
+/// `owners/{epoch}.json`
+pub fn owner(epoch: u64) -> String {
+    numbered(OWNERS, epoch)
 }
 
 /// `deltas/{stream}/`

@@ -14,3 +14,6 @@ mod oracle;
 mod parity;
 mod reader;
 mod refusals;
+mod roles;
+mod s3;
+mod s3_proxy;

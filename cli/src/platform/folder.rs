@@ -9,6 +9,9 @@ use uuid::Uuid;
 
 use crate::config::{ADMIN_TOKEN_FILE, Config, ENDPOINT_FILE};
 
+/// File in the data folder that holds its identity.
+const NODE_FILE: &str = "node-id";
+
 /// A data folder that this process owns until it ends.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
@@ -64,6 +67,35 @@ impl DataFolder {
     /// Where runs spill.
     pub(crate) fn spill(&self) -> PathBuf {
         self.root.join("spill")
+    }
+
+    /// Where pieces of a remote store's objects are kept.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// Where large objects are gathered before they go to a remote store.
+    pub(crate) fn upload(&self) -> PathBuf {
+        self.root.join("upload")
+    }
+
+    /// The folder itself, for people.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder's identity: made when it is asked for first, and moved and copied with the folder.
+    pub(crate) fn node(&self) -> anyhow::Result<Uuid> {
+        let path = self.root.join(NODE_FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().with_context(|| format!("{} is no identity", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let node = Uuid::new_v4();
+                write_secret(&self.root, &path, &node.to_string()).with_context(|| path.display().to_string())?;
+                Ok(node)
+            }
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
     }
 
     /// Tells clients on this machine where the server is.

@@ -110,8 +110,26 @@ impl Registry {
             self.views.write().insert(def.id, Arc::new(view));
         }
         self.parts.speed.open(stream.clone(), Arc::clone(&open.log), &inputs).await?;
+        self.assert_own_log(&open)?;
         self.start_stream(open);
         Ok(())
+    }
+
+    /// H6: a log that ends before what was counted and stored is another one, whose positions would be given out
+    /// a second time.
+    fn assert_own_log(&self, open: &OpenStream) -> anyhow::Result<()> {
+        let stored = open.landing.master().landed();
+        let stored = stored.join(&self.parts.speed.durable(open.def.id).unwrap_or_default());
+        let head = open.log.head();
+        if stored.is_at_most(&head) {
+            return Ok(());
+        }
+        anyhow::bail!(
+            "its log in {} ends at {head}, but the store {} has records up to {stored}: this is not the log that the store \
+             was made from; start with the data folder that was used before, or give this one a store_url of its own",
+            self.parts.folder.logs(open.def.id).display(),
+            self.parts.store.url()
+        )
     }
 
     /// Opens the logs and the master of a stream; nothing runs yet.
@@ -191,18 +209,7 @@ impl Registry {
 
     /// Compiles a stored view with the tables that it is pinned to.
     fn compile(&self, def: &ViewDef, stream: &StreamDef) -> Result<BatchView, Problem> {
-        let known = self.tables.read();
-        let tables: Vec<StaticTable> =
-            def.tables.iter().filter_map(|pinned| known.get(pinned).map(|table| StaticTable::clone(table))).collect();
-        drop(known);
-        let view = View::compile(&ViewSource {
-            sql: &def.sql,
-            position: SqlPosition { line: 1, column: 1 },
-            stream,
-            tables: &tables,
-            late: def.late.unwrap_or(stream.late),
-        })?;
-        Ok(BatchView { def: def.clone(), stream: Arc::new(stream.clone()), view, tables })
+        compile_view(def, stream, &self.tables.read())
     }
 
     pub(crate) fn add_view(&self, view: BatchView) {
@@ -224,6 +231,24 @@ impl Registry {
     pub(crate) fn table_version(&self, def: &TableDef) -> Option<Arc<StaticTable>> {
         self.tables.read().get(&(def.id, def.version)).cloned()
     }
+}
+
+/// Compiles a stored view with the tables that it is pinned to.
+pub(crate) fn compile_view(
+    def: &ViewDef,
+    stream: &StreamDef,
+    known: &BTreeMap<(Uuid, u32), Arc<StaticTable>>,
+) -> Result<BatchView, Problem> {
+    let tables: Vec<StaticTable> =
+        def.tables.iter().filter_map(|pinned| known.get(pinned).map(|table| StaticTable::clone(table))).collect();
+    let view = View::compile(&ViewSource {
+        sql: &def.sql,
+        position: SqlPosition { line: 1, column: 1 },
+        stream,
+        tables: &tables,
+        late: def.late.unwrap_or(stream.late),
+    })?;
+    Ok(BatchView { def: def.clone(), stream: Arc::new(stream.clone()), view, tables })
 }
 
 impl Logs for Registry {

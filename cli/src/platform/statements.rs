@@ -4,7 +4,7 @@ mod compile;
 mod create;
 mod drop;
 mod rehearsal;
-mod show;
+pub(super) mod show;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -47,6 +47,7 @@ impl Snapshots for Asked {
             to,
             taken_at_us: 0,
             oldest_missing_us: None,
+            tail_unknown: false,
             max_event_time_us: vec![],
             views,
         }))

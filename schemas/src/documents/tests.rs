@@ -15,6 +15,7 @@ use super::certificate::{
 use super::delta::{DeltaHeader, DeltaView, FailedView};
 use super::ledger::LedgerCounts;
 use super::manifest::{BatchFile, Manifest};
+use super::owner::OwnerDocument;
 use super::run::{RunDocument, RunKind, RunState, RunTrigger};
 use crate::column::{ColumnDef, SqlType};
 use crate::position::Cut;
@@ -141,6 +142,7 @@ fn delta_v1() {
         }],
         failed: vec![],
         created_at_us: TIME_US,
+        as_of_us: None,
     };
     assert_frozen(include_str!("../../frozen/delta-v1.json"), &header);
     let detail = "partition 0, offset 17: Divide by zero error".into();
@@ -237,6 +239,19 @@ fn difference() -> CellDifference {
         speed_records: None,
         record: Some(RecordReference { partition: 0, offset: 9, what: "missing_in_speed".into() }),
     }
+}
+
+#[test]
+fn owner_v1_is_frozen() {
+    let owner = OwnerDocument {
+        format: 1,
+        epoch: 3,
+        node: STREAM,
+        process: VIEW,
+        place: "host-a:/var/lib/bifold".into(),
+        started_at_us: TIME_US,
+    };
+    assert_frozen(include_str!("../../frozen/owner-v1.json"), &owner);
 }
 
 #[test]

@@ -272,7 +272,8 @@ pub(crate) async fn freshness(parts: &Parts, covered: &[Covered], late: &LateCou
             None => views.push(ViewFreshness { view: one.def.name.clone(), version: one.def.version, batch, speed }),
         }
     }
-    Freshness { as_of: rfc3339(as_of), complete: true, views }
+    let complete = !covered.iter().any(|one| one.layer.reads_speed() && one.stream.tail_unknown);
+    Freshness { as_of: rfc3339(as_of), complete, views }
 }
 
 fn batch_side(snapshot: &ViewSnapshot) -> Option<BatchFreshness> {

@@ -24,13 +24,15 @@ const READ_ROWS: u64 = 256;
 /// text, others `\x…`, as PostgreSQL writes them. Every partition has the same share of rows and bytes.
 pub(crate) async fn dead_letters(parts: &Parts, stream: &StreamDef) -> Result<Listed, Problem> {
     let (mut all, mut cut) = (vec![], false);
-    if let Some(log) = parts.logs.dead_letters(stream.id) {
-        let partitions = log.partitions().max(1);
-        let rows_max = SHOWN_MAX / u64::from(partitions);
-        let bytes_max = SHOWN_BYTES_MAX.min(parts.limits.query_memory_bytes) / partitions as usize;
-        for partition in 0..log.partitions() {
-            cut |= newest(&*log, partition, rows_max, bytes_max, &mut all).await?;
-        }
+    let Some(log) = parts.logs.dead_letters(stream.id) else {
+        let what = format!("the dead letters of {} are where its events are taken in", stream.name);
+        return Err(Problem::new(Code::Unsupported, what).with_hint("ask the node with the role ingest"));
+    };
+    let partitions = log.partitions().max(1);
+    let rows_max = SHOWN_MAX / u64::from(partitions);
+    let bytes_max = SHOWN_BYTES_MAX.min(parts.limits.query_memory_bytes) / partitions as usize;
+    for partition in 0..log.partitions() {
+        cut |= newest(&*log, partition, rows_max, bytes_max, &mut all).await?;
     }
     if all.is_empty() {
         all.push(RecordBatch::new_empty(readable_schema(&parts.dead_letter_schema)));

@@ -96,6 +96,11 @@ impl BatchViewWriter {
                 published.and_then(|published| published).map_err(|cause| self.failed(cause))?;
                 path.metadata().map_err(|cause| self.failed(cause))?.len()
             }
+            Target::Scratch(mut file) => {
+                file.file.flush().map_err(|cause| self.failed(cause))?;
+                self.store.put_file(&self.path, &file.temporary).await?;
+                file.temporary.metadata().map_err(|cause| self.failed(cause))?.len()
+            }
             Target::Memory(bytes) => {
                 let length = bytes.len() as u64;
                 self.store.put(&self.path, bytes.into()).await?;
@@ -109,9 +114,10 @@ impl BatchViewWriter {
         let page_rows = (VIEW_PAGE_BYTES / row_bytes(first)).clamp(PAGE_ROWS_MIN, VIEW_PAGE_ROWS);
         // Whole pages, so that pages of all columns end where row groups end.
         let group_rows = VIEW_ROW_GROUP_ROWS / page_rows * page_rows;
-        let target = match self.store.local_path(&self.path) {
-            Some(path) => Target::File(Unpublished::create(path).map_err(|cause| self.failed(cause))?),
-            None => Target::Memory(vec![]),
+        let target = match (self.store.local_path(&self.path), self.store.scratch_file()) {
+            (Some(path), _) => Target::File(Unpublished::create(path).map_err(|cause| self.failed(cause))?),
+            (None, Some(path)) => Target::Scratch(Unpublished::create(path).map_err(|cause| self.failed(cause))?),
+            (None, None) => Target::Memory(vec![]),
         };
         let sink = Sink { target, checksums: BlockHasher::default() };
         let properties = self.properties(page_rows, group_rows);
@@ -245,14 +251,17 @@ struct Sink {
 
 #[derive(Debug)]
 enum Target {
+    /// Beside its place.
     File(Unpublished),
+    /// In a local folder, until it goes to its place in a remote store.
+    Scratch(Unpublished),
     Memory(Vec<u8>),
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = match &mut self.target {
-            Target::File(file) => file.file.write(bytes)?,
+            Target::File(file) | Target::Scratch(file) => file.file.write(bytes)?,
             Target::Memory(memory) => memory.write(bytes)?,
         };
         self.checksums.update(&bytes[..written]);
@@ -261,7 +270,7 @@ impl Write for Sink {
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.target {
-            Target::File(file) => file.file.flush(),
+            Target::File(file) | Target::Scratch(file) => file.file.flush(),
             Target::Memory(_) => Ok(()),
         }
     }
