@@ -33,7 +33,7 @@ impl Shared {
     fn fate(&self) -> Fate {
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
         let every = self.every.load(Ordering::SeqCst);
-        if every == 0 || number % every != 0 {
+        if every == 0 || !number.is_multiple_of(every) {
             return Fate::Through;
         }
         let failure = self.failures.fetch_add(1, Ordering::SeqCst);

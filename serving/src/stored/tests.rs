@@ -89,7 +89,8 @@ fn assert_same(found: &StreamSnapshot, world: &World) {
     assert_eq!(found.ranges.len(), wanted.ranges.len());
     for (found, wanted) in found.ranges.iter().zip(&wanted.ranges) {
         assert_eq!((&found.from, &found.to), (&wanted.from, &wanted.to));
-        let rows = |range: &RangeStates| range.states.iter().map(|states| states.num_rows()).sum::<usize>();
+        let rows =
+            |range: &RangeStates| range.states.iter().map(arrow::record_batch::RecordBatch::num_rows).sum::<usize>();
         assert_eq!(rows(found), rows(wanted));
     }
 }

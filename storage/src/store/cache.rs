@@ -107,7 +107,9 @@ impl DiskCache {
         }
         found.sort_unstable();
         let mut index = Index::default();
-        found.into_iter().for_each(|(_, name, bytes)| index.enter(name, bytes));
+        for (_, name, bytes) in found {
+            index.enter(name, bytes);
+        }
         let cache =
             Self { folder: folder.to_owned(), bytes_max, index: Mutex::new(index), next_file: AtomicU64::new(0) };
         cache.evict();
