@@ -104,6 +104,11 @@ impl Rehearsal for Rehearsed<'_> {
                 known_view(&self.catalog, name)?;
                 Ok(message("ok"))
             }
+            Statement::Copy(copy) => {
+                let known = self.catalog.stream(&copy.stream);
+                known.ok_or_else(|| unknown(&self.catalog, ObjectKind::Stream, &copy.stream))?;
+                Ok(message(format!("would copy {} into {}", copy.file, copy.stream)))
+            }
             Statement::Show(kind) => show(&self.catalog, *kind),
             Statement::ShowCreate { kind, name } => show_create(&self.catalog, *kind, name),
             other => Err(Problem::new(Code::Internal, format!("not a statement for the catalogue: {other:?}"))),
