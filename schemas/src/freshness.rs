@@ -117,7 +117,8 @@ mod tests {
             position: "p".into(),
             errors: vec![],
         };
-        let text = r#"{"received":3,"accepted":2,"duplicates":1,"conflicts":0,"quarantined":0,"position":"p","errors":[]}"#;
+        let text =
+            r#"{"received":3,"accepted":2,"duplicates":1,"conflicts":0,"quarantined":0,"position":"p","errors":[]}"#;
         assert_eq!(serde_json::to_string(&answer).unwrap(), text);
         assert_eq!(serde_json::from_str::<IngestAnswer>(text).unwrap(), answer);
     }

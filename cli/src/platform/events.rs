@@ -9,8 +9,8 @@ mod find;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use ingest::service::IngestService;
@@ -43,11 +43,13 @@ pub(super) fn router(registry: &Arc<Registry>, ingest: &Arc<IngestService>, spee
     Router::new().route("/v1/events/{stream}/{id}", get(event)).with_state(state)
 }
 
-async fn event(State(state): State<EventState>, Path((stream, id)): Path<(String, String)>) -> Response {
-    match state.event(&stream, &id).await {
-        Ok(answer) => Json(answer).into_response(),
-        Err(problem) => HttpProblem(problem).into_response(),
-    }
+async fn event(
+    State(state): State<EventState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<Value>, HttpProblem> {
+    let Path((stream, id)) =
+        path.map_err(|error| Problem::new(Code::BadRequest, format!("path: {}", error.body_text())))?;
+    Ok(Json(state.event(&stream, &id).await?))
 }
 
 impl EventState {

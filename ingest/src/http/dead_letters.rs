@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,6 +20,8 @@ use crate::service::{Correction, IngestService};
 
 /// Letters that a list has unless it is asked for more or fewer.
 const LISTED: usize = 100;
+/// Bytes of a request for a replay: offsets, and the text of one record.
+const REPLAY_BYTES_MAX: usize = 8 << 20;
 
 pub(super) fn routes() -> Router<Arc<IngestService>> {
     Router::new()
@@ -27,6 +29,13 @@ pub(super) fn routes() -> Router<Arc<IngestService>> {
         .route("/v1/streams/{stream}/dead_letters/replay", post(replay))
         .route("/v1/streams/{stream}/dead_letters/{offset}", get(one))
         .route("/v1/streams/{stream}/dead_letters/{offset}/raw", get(raw))
+        .layer(DefaultBodyLimit::max(REPLAY_BYTES_MAX))
+}
+
+type PathOf<T> = Result<Path<T>, PathRejection>;
+
+fn names<T>(path: PathOf<T>) -> Result<T, Problem> {
+    path.map(|Path(names)| names).map_err(|error| bad_request(&format!("path: {}", error.body_text())))
 }
 
 #[derive(Debug, Deserialize)]
@@ -39,10 +48,11 @@ struct Parameters {
 
 async fn list(
     State(service): State<Arc<IngestService>>,
-    Path(stream): Path<String>,
+    path: PathOf<String>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Response {
     let listed = async {
+        let stream = names(path)?;
         let Query(parameters) = parameters.map_err(|error| bad_request(&format!("query: {}", error.body_text())))?;
         let limit = parameters.limit.unwrap_or(LISTED).clamp(1, DEAD_LETTERS_AT_ONCE);
         let letters = service.dead_letters(&stream, parameters.from, limit).await?;
@@ -57,13 +67,13 @@ async fn list(
     answer(listed.await)
 }
 
-async fn one(State(service): State<Arc<IngestService>>, Path((stream, offset)): Path<(String, String)>) -> Response {
-    answer(letter(&service, &stream, &offset).await.map(|(letter, replayed)| show(&letter, replayed)))
+async fn one(State(service): State<Arc<IngestService>>, path: PathOf<(String, String)>) -> Response {
+    answer(letter(&service, path).await.map(|(letter, replayed)| show(&letter, replayed)))
 }
 
 /// The bytes as they were sent, of no type that a browser would run.
-async fn raw(State(service): State<Arc<IngestService>>, Path((stream, offset)): Path<(String, String)>) -> Response {
-    match letter(&service, &stream, &offset).await {
+async fn raw(State(service): State<Arc<IngestService>>, path: PathOf<(String, String)>) -> Response {
+    match letter(&service, path).await {
         Ok((letter, _)) => {
             let headers = [
                 (CONTENT_TYPE, "application/octet-stream"),
@@ -78,10 +88,11 @@ async fn raw(State(service): State<Arc<IngestService>>, Path((stream, offset)): 
 
 async fn replay(
     State(service): State<Arc<IngestService>>,
-    Path(stream): Path<String>,
+    path: PathOf<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let replayed = async {
+        let stream = names(path)?;
         let body = body.map_err(|error| bad_request(&format!("body: {}", error.body_text())))?;
         let correction: Correction = if body.is_empty() {
             Correction::default()
@@ -96,10 +107,14 @@ async fn replay(
     }
 }
 
-async fn letter(service: &Arc<IngestService>, stream: &str, offset: &str) -> Result<(Letter, Option<i64>), Problem> {
+async fn letter(
+    service: &Arc<IngestService>,
+    path: PathOf<(String, String)>,
+) -> Result<(Letter, Option<i64>), Problem> {
+    let (stream, offset) = names(path)?;
     let missing = || Problem::new(Code::NotFound, format!("stream {stream}: there is no dead letter {offset}"));
     let wanted: Offset = offset.parse().map_err(|_| missing())?;
-    let found = service.dead_letters(stream, wanted, 1).await?.into_iter().next();
+    let found = service.dead_letters(&stream, wanted, 1).await?.into_iter().next();
     found.filter(|(letter, _)| letter.offset == wanted).ok_or_else(missing)
 }
 

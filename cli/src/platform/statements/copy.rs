@@ -223,12 +223,7 @@ impl Importer {
     }
 
     /// Sends a body; waits while the server is full.
-    async fn send(
-        &self,
-        stream: &StreamDef,
-        bytes: Bytes,
-        options: IngestOptions,
-    ) -> Result<IngestAnswer, Problem> {
+    async fn send(&self, stream: &StreamDef, bytes: Bytes, options: IngestOptions) -> Result<IngestAnswer, Problem> {
         loop {
             let (bytes, content_type) = (bytes.clone(), "application/x-ndjson".into());
             let payload = Payload { bytes, content_type, ..Payload::default() };

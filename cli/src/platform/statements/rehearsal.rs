@@ -13,7 +13,7 @@ use super::super::static_tables;
 use super::compile::lacks_its_stream;
 use super::create::{Checked, check_stream, check_table, check_view, view_def};
 use super::drop::{check_drop, word};
-use super::show::{known_view, show, show_create};
+use super::show::{known_view, show, show_create, unknown};
 use super::{StatementService, message};
 
 /// The catalogue as the script would have made it so far, and the rows of the tables that it made.
