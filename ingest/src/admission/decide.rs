@@ -144,12 +144,11 @@ impl Admission {
         for (row, identity) in (0_u32..).zip(&part.identities) {
             let known = older.next_if(|(known, _)| *known == row).map(|(_, offset)| *offset);
             let next = partition.next + chosen.len() as u64;
-            match known.or_else(|| partition.index.keep(*identity, next)) {
-                Some(original) => duplicates.push(Duplicate { row, original }),
-                None => {
-                    chosen.push(row);
-                    kept.push(*identity);
-                }
+            if let Some(original) = known.or_else(|| partition.index.keep(*identity, next)) {
+                duplicates.push(Duplicate { row, original });
+            } else {
+                chosen.push(row);
+                kept.push(*identity);
             }
         }
         if !kept.is_empty() {

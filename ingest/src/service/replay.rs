@@ -98,7 +98,7 @@ impl IngestService {
         correction.check(&door.stream)?;
         let reservation = self.reserve();
         // to its end, even if the client goes away: a record without its mark would be replayed twice
-        let work = self.tasks.spawn(async move { door.replay(correction, reservation).await });
+        let work = self.tasks.spawn(async move { door.replay(&correction, reservation).await });
         work.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a replay panicked");
             Err(Problem::new(Code::Internal, "replay: failed; it may be asked for again"))
@@ -164,7 +164,7 @@ fn as_column(stream: &StreamDef, name: &str, value: &RawValue) -> Box<RawValue> 
 impl Door {
     pub(super) async fn replay(
         &self,
-        correction: Correction,
+        correction: &Correction,
         mut reservation: Reservation,
     ) -> Result<ReplayAnswer, Problem> {
         let _one_at_a_time = self.replaying.lock().await;
@@ -177,7 +177,7 @@ impl Door {
                 break;
             }
             reservation.hold(letters.iter().map(|letter| letter.raw.len()).sum())?;
-            self.replay_chunk(&correction, letters, named.is_some(), &mut answer).await?;
+            self.replay_chunk(correction, letters, named.is_some(), &mut answer).await?;
         }
         Ok(answer)
     }
@@ -251,7 +251,8 @@ impl Door {
         open: &'a [Letter],
         answer: &mut ReplayAnswer,
     ) -> Result<(Vec<&'a Letter>, Decoded), Problem> {
-        let (mut payload, mut records, mut tried): (Vec<u8>, Vec<Range<usize>>, Vec<&Letter>) = Default::default();
+        let mut payload: Vec<u8> = vec![];
+        let (mut records, mut tried): (Vec<Range<usize>>, Vec<&Letter>) = (vec![], vec![]);
         for letter in open {
             match correction.apply(&self.stream, letter) {
                 Ok(text) => {

@@ -203,8 +203,8 @@ enum Events {
     Lines(Box<dyn BufRead + Send>),
     /// The elements of one JSON array. The server judges them; this only finds where each ends.
     Array(Box<dyn BufRead + Send>),
-    Csv(csv::Records),
-    Parquet(parquet::Records),
+    Csv(Box<csv::Records>),
+    Parquet(Box<parquet::Records>),
 }
 
 impl Events {
@@ -212,8 +212,11 @@ impl Events {
         let counting = |inner| Counting { inner, read: Arc::clone(read) };
         match source {
             Source::Json(inner) => Self::new(unpacked(counting(inner))?),
-            Source::Csv(inner, unquoted) => Ok(Self::Csv(csv::Records::new(unpacked(counting(inner))?, unquoted)?)),
-            Source::Parquet(file) => Ok(Self::Parquet(parquet::Records::new(file, Arc::clone(read))?)),
+            Source::Csv(inner, unquoted) => {
+                let records = csv::Records::new(unpacked(counting(inner))?, &unquoted)?;
+                Ok(Self::Csv(Box::new(records)))
+            }
+            Source::Parquet(file) => Ok(Self::Parquet(Box::new(parquet::Records::new(file, Arc::clone(read))?))),
         }
     }
 

@@ -42,7 +42,7 @@ impl Disk {
         let mut entries: Vec<Entry> = kept.map(|(key, offset)| (Identity::from(*key), *offset)).collect();
         entries.sort_unstable_by_key(order);
         let span = self.span(frozen.offsets.clone());
-        Run::write(&self.folder, span, &frozen.steps, entries.len(), entries.into_iter().map(Ok)).map(Written)
+        Run::write(&self.folder, &span, &frozen.steps, entries.len(), entries.into_iter().map(Ok)).map(Written)
     }
 
     /// Makes one run of two; of an id that is in both, the newer record stands. Blocks.
@@ -52,7 +52,7 @@ impl Disk {
         let merged = Merge { older: older.iter().peekable(), newer: newer.iter().peekable() };
         let alive = merged.filter(|entry| entry.as_ref().map_or(true, |(_, offset)| offset >= oldest));
         let steps: Vec<_> = older.steps.iter().chain(&newer.steps).copied().collect();
-        Run::write(&self.folder, span, &steps, (older.entries + newer.entries) as usize, alive).map(Written)
+        Run::write(&self.folder, &span, &steps, (older.entries + newer.entries) as usize, alive).map(Written)
     }
 
     /// The runs of an earlier process that follow each other without a gap and end at or below `head`, if

@@ -71,7 +71,7 @@ impl Run {
     /// Writes a run of sorted entries, at most `entries_max`, durably. Blocks.
     pub(super) fn write(
         folder: &Path,
-        span: Span,
+        span: &Span,
         steps: &[Step],
         entries_max: usize,
         entries: impl Iterator<Item = Result<Entry, StorageError>>,
@@ -84,7 +84,7 @@ impl Run {
         for entry in entries {
             writer.push(entry?).map_err(failed)?;
         }
-        writer.finish(&span, steps).map_err(failed)?;
+        writer.finish(span, steps).map_err(failed)?;
         std::fs::rename(&temporary, &path).map_err(failed)?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Self::open(&path)?.ok_or_else(|| damaged(&path, "it cannot be read back"))

@@ -15,7 +15,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn new(input: Box<dyn BufRead + Send>, unquoted: Unquoted) -> io::Result<Self> {
+    pub(super) fn new(input: Box<dyn BufRead + Send>, unquoted: &Unquoted) -> io::Result<Self> {
         let mut reader = csv::ReaderBuilder::new().has_headers(true).from_reader(input);
         let columns = reader.headers()?.iter().map(|name| {
             let name = name.trim_start_matches('\u{feff}').trim();
