@@ -41,6 +41,8 @@ pub struct Config {
     pub store_url: Option<String>,
     /// For a node that only answers queries: the node that writes to the store, asked for what is newest.
     pub owner_url: Option<String>,
+    /// The one folder of this machine that `COPY … FROM 'file'` reads; none: it reads nothing.
+    pub import_dir: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
     /// The log of the process (not of events).
@@ -116,6 +118,7 @@ impl Default for Config {
             roles: Role::ALL.to_vec(),
             store_url: None,
             owner_url: None,
+            import_dir: None,
             limits: Limits::default(),
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             auth: AuthConfig::default(),

@@ -6,10 +6,12 @@
 //!  HTTP ─► serving ◄─ snapshots ◄──┘◄──────────────────┘
 //! ```
 
+mod events;
 mod folder;
 mod gate;
 mod health;
 mod http;
+mod intake;
 mod internal;
 mod no_queries;
 mod reader;
@@ -222,6 +224,17 @@ async fn wire(
         tasks: tasks.clone(),
     };
     let registry = Registry::open(parts, progress).await?;
+    let logs = Arc::clone(folder);
+    let ingest = IngestService::new(IngestParts {
+        streams: Arc::clone(&registry) as _,
+        logs: Arc::clone(&registry) as _,
+        snapshots: Some(Arc::clone(&speed) as _),
+        clock: Arc::clone(&clock),
+        limits: limits.clone(),
+        ids_folder: Some(Arc::new(move |stream| logs.ids(stream))),
+    });
+    let intake: Arc<dyn storage::layers::Intake> =
+        Arc::new(intake::IntakeBook { registry: Arc::clone(&registry), ingest: Arc::clone(&ingest) });
     let runs = Arc::new(RunService::new(RunParts {
         views: Arc::clone(&registry) as _,
         catalog: Arc::clone(&catalog),
@@ -231,14 +244,8 @@ async fn wire(
         limits: limits.clone(),
         spill: folder.spill(),
         threads: cores,
+        intake: Some(Arc::clone(&intake)),
     }));
-    let ingest = IngestService::new(IngestParts {
-        streams: Arc::clone(&registry) as _,
-        logs: Arc::clone(&registry) as _,
-        snapshots: Some(Arc::clone(&speed) as _),
-        clock: Arc::clone(&clock),
-        limits: limits.clone(),
-    });
     let engine = QueryEngine::new(serving::parts::Parts {
         catalogs: catalog,
         views: Arc::clone(&registry) as _,
@@ -249,6 +256,7 @@ async fn wire(
         clock,
         limits,
         dead_letter_schema: ingest::dead_letters::dead_letter_schema(),
+        intake: Some(intake),
     })?;
     let statements = StatementService::new(Arc::clone(&registry), Arc::clone(&runs), Arc::clone(&ingest), stop.clone());
     let statements = Arc::new(statements);

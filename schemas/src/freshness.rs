@@ -90,6 +90,9 @@ pub struct IngestAnswer {
     pub accepted: u64,
     /// Events that an earlier record of the same id already stands for, durable.
     pub duplicates: u64,
+    /// Of the duplicates, those whose values are not the earlier record's.
+    #[serde(default)]
+    pub conflicts: u64,
     /// Bad records, kept raw in `dlq.<stream>`, durable.
     pub quarantined: u64,
     /// Position token: a query with it as `at_least` sees all of it.
@@ -109,11 +112,13 @@ mod tests {
             received: 3,
             accepted: 2,
             duplicates: 1,
+            conflicts: 0,
             quarantined: 0,
             position: "p".into(),
             errors: vec![],
         };
-        let text = r#"{"received":3,"accepted":2,"duplicates":1,"quarantined":0,"position":"p","errors":[]}"#;
+        let text =
+            r#"{"received":3,"accepted":2,"duplicates":1,"conflicts":0,"quarantined":0,"position":"p","errors":[]}"#;
         assert_eq!(serde_json::to_string(&answer).unwrap(), text);
         assert_eq!(serde_json::from_str::<IngestAnswer>(text).unwrap(), answer);
     }

@@ -6,7 +6,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::column::{APPEND_TIME, ColumnDef, MAX_EVENT_TIME, OFFSET, PARTITION, timestamp_type};
+use crate::column::{
+    APPEND_TIME, ColumnDef, MAX_EVENT_TIME, OFFSET, PARTITION, RECEIVED_TIME, is_reserved, timestamp_type,
+};
 
 /// What happens to an event that comes after its window has closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -39,7 +41,7 @@ pub struct StreamDef {
     pub incarnation: Uuid,
     /// The name in SQL.
     pub name: String,
-    /// Declared columns, in order.
+    /// Declared columns, in order; behind them those of `time_correction`.
     pub columns: Vec<ColumnDef>,
     /// Identity of an event; empty: no de-duplication, and records are spread evenly.
     pub primary_key: Vec<String>,
@@ -57,6 +59,12 @@ pub struct StreamDef {
     pub on_bad_data: OnBadData,
     /// Microseconds since the epoch.
     pub created_at_us: i64,
+}
+
+/// The horizon of duplicates is counted in steps of this, in append time: an id is remembered for the
+/// horizon, and for less than a step longer.
+pub fn dedup_step_us(dedup_horizon_us: i64) -> i64 {
+    (dedup_horizon_us / 1_024).max(1)
 }
 
 impl StreamDef {
@@ -83,6 +91,17 @@ impl StreamDef {
         fields.push(Field::new(APPEND_TIME, timestamp_type(), false));
         fields.push(Field::new(MAX_EVENT_TIME, timestamp_type(), true));
         fields
+    }
+
+    /// True if event times are corrected when they come in (`time_correction = 'on'`): the stream then has
+    /// [`crate::column::time_columns`] behind those that were declared.
+    pub fn corrects_time(&self) -> bool {
+        self.columns.iter().any(|column| column.name == RECEIVED_TIME)
+    }
+
+    /// The columns that a client sends.
+    pub fn declared_columns(&self) -> impl Iterator<Item = &ColumnDef> {
+        self.columns.iter().filter(|column| !is_reserved(&column.name))
     }
 
     /// Index of a declared column.

@@ -173,6 +173,7 @@ impl World {
             clock: Arc::new(ManualClock::at(NOW_US)),
             limits,
             dead_letter_schema: dead_letter_rows().schema(),
+            intake: None,
         })
         .unwrap()
     }

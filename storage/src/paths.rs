@@ -101,6 +101,16 @@ pub fn table(table: Uuid, version: u32) -> String {
     format!("tables/{table}/{version:010}.parquet")
 }
 
+/// `imports/{stream}/`
+pub fn imports(stream: Uuid) -> String {
+    format!("imports/{stream}/")
+}
+
+/// `imports/{stream}/{content}.json`: how far an import is, named by the hash of what it imports.
+pub fn import(stream: Uuid, content: u128) -> String {
+    format!("imports/{stream}/{content:032x}.json")
+}
+
 /// `master/{stream}/`: the root of a stream's Delta table.
 pub fn master(stream: Uuid) -> String {
     format!("master/{stream}/")

@@ -17,6 +17,7 @@ const NODE_FILE: &str = "node-id";
 pub(crate) struct DataFolder {
     root: PathBuf,
     token: String,
+    import_dir: Option<PathBuf>,
     /// Held as long as the platform runs.
     _lock: File,
 }
@@ -43,7 +44,7 @@ impl DataFolder {
             _ => {}
         }
         let token = admin_token(&root, config.auth.token.as_deref())?;
-        Ok(Self { root, token, _lock: lock })
+        Ok(Self { root, token, import_dir: config.import_dir.clone(), _lock: lock })
     }
 
     pub(crate) fn token(&self) -> &str {
@@ -59,9 +60,19 @@ impl DataFolder {
         self.root.join("log").join(stream.to_string()).join(kind)
     }
 
-    /// Both logs of a stream.
+    /// Where a stream's ids go that memory has no room for: beside its logs, which they are made of.
+    pub(crate) fn ids(&self, stream: Uuid) -> PathBuf {
+        self.logs(stream).join("ids")
+    }
+
+    /// All logs of a stream.
     pub(crate) fn logs(&self, stream: Uuid) -> PathBuf {
         self.root.join("log").join(stream.to_string())
+    }
+
+    /// The one folder that `COPY … FROM` reads; none: it reads nothing.
+    pub(crate) fn import_folder(&self) -> Option<&Path> {
+        self.import_dir.as_deref()
     }
 
     /// Where runs spill.

@@ -63,7 +63,9 @@ pub(super) fn router(wired: &Wired, token: &str, metrics: PrometheusHandle) -> R
     let for_nodes = Router::new()
         .route("/v1/internal/streams/{stream}/tail", get(internal::tail))
         .with_state(Arc::clone(&wired.registry));
-    let guarded = serving::http::router(http_state(wired)).merge(ingest::http::router(Arc::clone(&wired.ingest)));
+    let guarded = serving::http::router(http_state(wired))
+        .merge(ingest::http::router(Arc::clone(&wired.ingest)))
+        .merge(super::events::router(&wired.registry, &wired.ingest, &wired.speed));
     assemble(guarded.merge(for_nodes), open, token)
 }
 

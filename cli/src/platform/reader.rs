@@ -122,6 +122,7 @@ pub(super) async fn wire(config: &Config, folder: &DataFolder, clock: Arc<dyn Cl
         clock,
         limits,
         dead_letter_schema: ingest::dead_letters::dead_letter_schema(),
+        intake: None,
     })?;
     let statements = Arc::new(ReaderStatements::new(views, config.owner_url.clone()));
     Ok(Reader { engine, statements, tasks: Tasks::new(), follower })

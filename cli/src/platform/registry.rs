@@ -27,7 +27,7 @@ use super::gate::Progress;
 use super::static_tables;
 use super::tasks::Tasks;
 
-/// Dead letters have one partition.
+/// Dead letters and receipts have one partition.
 const DEAD_LETTER_PARTITIONS: u32 = 1;
 
 /// What the registry works with.
@@ -46,6 +46,7 @@ pub(crate) struct OpenStream {
     pub(crate) def: Arc<StreamDef>,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) dead_letters: Arc<dyn Log>,
+    pub(crate) receipts: Arc<dyn Log>,
     pub(crate) landing: Arc<Landing>,
     stop: CancellationToken,
 }
@@ -138,6 +139,7 @@ impl Registry {
         let log = self.open_log(stream, "records", stream.log_schema(), stream.partitions).await?;
         let letters = ingest::dead_letters::dead_letter_schema();
         let dead_letters = self.open_log(stream, "dead-letters", letters, DEAD_LETTER_PARTITIONS).await?;
+        let receipts = self.open_log(stream, "receipts", ingest::receipt_schema(), DEAD_LETTER_PARTITIONS).await?;
         let master = Master::open_in(&parts.store, stream, Arc::clone(&parts.clock)).await?;
         let (speed, id) = (Arc::downgrade(&parts.speed), stream.id);
         let def = Arc::new(stream.clone());
@@ -150,7 +152,7 @@ impl Registry {
             clock: Arc::clone(&parts.clock),
             limits: parts.limits.clone(),
         }));
-        Ok(Arc::new(OpenStream { def, log, dead_letters, landing, stop: CancellationToken::new() }))
+        Ok(Arc::new(OpenStream { def, log, dead_letters, receipts, landing, stop: CancellationToken::new() }))
     }
 
     async fn open_log(
@@ -186,6 +188,7 @@ impl Registry {
             open.stop.cancel();
             open.log.close().await;
             open.dead_letters.close().await;
+            open.receipts.close().await;
         }
     }
 
@@ -204,6 +207,7 @@ impl Registry {
         for open in self.streams() {
             open.log.close().await;
             open.dead_letters.close().await;
+            open.receipts.close().await;
         }
     }
 
@@ -258,6 +262,10 @@ impl Logs for Registry {
 
     fn dead_letters(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
         self.streams.read().get(&stream).map(|open| Arc::clone(&open.dead_letters))
+    }
+
+    fn receipts(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
+        self.streams.read().get(&stream).map(|open| Arc::clone(&open.receipts))
     }
 }
 

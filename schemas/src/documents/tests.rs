@@ -215,7 +215,7 @@ fn certificate_v1() {
         base_cut: by_partition(&Cut(vec![0, 5])),
         cut,
         inputs: vec![InputCheck { partition: 0, from: 0, to: 10, landed: digest.clone(), folded: digest, equal: true }],
-        ledger: LedgerCheck { appended: 10, batch: ledger(), speed: Some(ledger()), balance: 0 },
+        ledger: LedgerCheck { appended: 10, batch: ledger(), speed: Some(ledger()), balance: 0, intake: None },
         cells: CellCheck { compared: 3, differing: 1, samples: vec![difference()], skipped: None },
         oracle: OracleCheck {
             sampled: 2,

@@ -4,15 +4,15 @@ use super::columns::{Columns, Named, columns};
 use super::cursor::{Cursor, with_guess};
 use super::options::options;
 use super::{CreateStream, names};
-use crate::column::SqlType;
-use crate::problem::{Code, Problem, did_you_mean};
+use crate::column::{SqlType, time_columns};
+use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
 use crate::stream::{LatePolicy, OnBadData};
 
 /// Partitions of a stream that does not say.
 const PARTITIONS_DEFAULT: u32 = 4;
 /// How long an id is remembered where the stream does not say: 24 hours.
 const DEDUP_HORIZON_DEFAULT_US: i64 = 24 * 3_600_000_000;
-const OPTIONS: [&str; 4] = ["partitions", "dedup_horizon", "late", "on_bad_data"];
+const OPTIONS: [&str; 5] = ["partitions", "dedup_horizon", "late", "on_bad_data", "time_correction"];
 
 /// What follows `CREATE STREAM`.
 pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream, Problem> {
@@ -48,6 +48,11 @@ fn set_options(cursor: &mut Cursor<'_, '_>, stream: &mut CreateStream) -> Result
             "partitions" => stream.partitions = option.partitions(cursor)?,
             "dedup_horizon" => stream.dedup_horizon_us = option.interval_us(cursor)?,
             "late" => stream.late = option.late(cursor)?,
+            "time_correction" => {
+                if option.switch(cursor)? {
+                    correct_time(cursor, stream, option.position())?;
+                }
+            }
             _ => stream.on_bad_data = option.on_bad_data(cursor)?,
         }
         if stream.late == LatePolicy::Drop && stream.time_column.is_none() {
@@ -56,6 +61,22 @@ fn set_options(cursor: &mut Cursor<'_, '_>, stream: &mut CreateStream) -> Result
             return Err(problem.with_hint("add WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes'"));
         }
     }
+    Ok(())
+}
+
+/// Adds the columns that say how event times were corrected.
+fn correct_time(cursor: &Cursor<'_, '_>, stream: &mut CreateStream, at: SqlPosition) -> Result<(), Problem> {
+    let Some(time) = &stream.time_column else {
+        let detail = "time_correction without a watermark: nothing says which column is the event time";
+        let problem = cursor.problem_at(at, Code::InvalidSql, detail);
+        return Err(problem.with_hint("add WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes'"));
+    };
+    if stream.primary_key.contains(time) {
+        let detail = format!("column {time} is in the key: an event that is sent again may get another corrected time");
+        let problem = cursor.problem_at(at, Code::InvalidSql, detail);
+        return Err(problem.with_hint("leave the event time out of PRIMARY KEY, or leave time_correction out"));
+    }
+    stream.columns.extend(time_columns());
     Ok(())
 }
 

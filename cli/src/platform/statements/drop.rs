@@ -36,6 +36,7 @@ impl StatementService {
         let mut failures = vec![];
         failures.extend(deltas.remove_all(stream.id).await.err());
         failures.extend(parts.store.delete_below(&paths::master(stream.id)).await.err());
+        failures.extend(parts.store.delete_below(&paths::imports(stream.id)).await.err());
         for error in failures {
             tracing::warn!(stream = name, %error, "files of a dropped stream were not removed");
         }
