@@ -11,6 +11,7 @@
 
 mod cells;
 mod inputs;
+mod intake;
 mod name;
 mod oracle;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use storage::snapshot::RangeStates;
 use uuid::Uuid;
 
 pub use cells::Sorted;
+pub use intake::add_intake;
 pub use oracle::{Oracle, OracleInput, memory_source};
 
 /// What is audited.
@@ -122,7 +124,7 @@ impl Auditor<'_> {
         if let Some(speed) = speed.filter(|speed| *speed != batch) {
             violations.push(format!("ledger: batch has {}, speed has {}", classes_of(&batch), classes_of(&speed)));
         }
-        LedgerCheck { appended, batch, speed, balance }
+        LedgerCheck { appended, batch, speed, balance, intake: None }
     }
 
     /// The base's ledger and the deltas'.

@@ -256,7 +256,8 @@ impl Landing {
     pub async fn truncatable(&self) -> Result<Cut, Problem> {
         let Some(durable) = (self.parts.durable)() else { return Ok(Cut::default()) };
         let bound = self.parts.master.landed().meet(&durable);
-        let oldest_us = self.oldest_us(self.parts.stream.dedup_horizon_us);
+        let horizon_us = self.parts.stream.dedup_horizon_us;
+        let oldest_us = self.oldest_us(horizon_us.saturating_add(schemas::stream::dedup_step_us(horizon_us)));
         let start = self.parts.log.start();
         let mut cut = Cut::zero(self.parts.log.partitions());
         for (partition, to) in bound.iter() {

@@ -27,7 +27,7 @@ use schemas::{Certificate, Code, Limits, Problem, Refresh};
 use storage::catalog::CatalogStore;
 use storage::certificates::CertificateStore;
 use storage::clock::Clock;
-use storage::layers::{Runs, Speed};
+use storage::layers::{Intake, Runs, Speed};
 use storage::manifests::ManifestStore;
 use storage::runs::RunStore;
 use storage::{StorageError, Store};
@@ -61,6 +61,8 @@ pub struct RunParts {
     pub spill: PathBuf,
     /// Threads of a run.
     pub threads: usize,
+    /// What came in, for the certificates; none where ingest is not known.
+    pub intake: Option<Arc<dyn Intake>>,
 }
 
 /// The runs of all views.

@@ -250,6 +250,7 @@ impl Speed for FakeSpeed {
             to,
             taken_at_us: 0,
             oldest_missing_us: None,
+            tail_unknown: false,
             max_event_time_us: vec![],
             views,
         }))

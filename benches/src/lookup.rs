@@ -186,7 +186,11 @@ async fn load(platform: &Platform, file: &Path) -> anyhow::Result<u64> {
             cells += 1;
         }
         let payload = Payload { bytes: body.into_bytes().into(), ..Payload::default() };
-        let told = platform.ingest().ingest("events", payload, IngestOptions::default()).await?;
+        let told = platform
+            .ingest()
+            .context("the platform takes in no events")?
+            .ingest("events", payload, IngestOptions::default())
+            .await?;
         if told.accepted != rows.num_rows() as u64 {
             bail!("{told:?}");
         }

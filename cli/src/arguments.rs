@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::commands::ingest::bodies::InputFormat;
 use crate::config::Role;
 use crate::output::Format;
 
@@ -77,7 +78,7 @@ pub enum Command {
     Sql(SqlArguments),
     /// Run a script, or every *.sql of a folder in order of name
     Apply(ApplyArguments),
-    /// Send events (NDJSON or a JSON array; gzip and zstd are unpacked)
+    /// Send events (NDJSON, a JSON array, CSV, Parquet; gzip and zstd are unpacked)
     Ingest(IngestArguments),
     /// Streams
     Stream {
@@ -164,8 +165,15 @@ pub struct ApplyArguments {
 pub struct IngestArguments {
     /// The stream
     pub stream: String,
-    /// A file, or - for stdin
+    /// A file, a folder of files, or - for stdin; .csv and .parquet are told by their names
     pub file: String,
+    /// How the events are written [default: what the name of the file says, else JSON]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<InputFormat>,
+    /// Read everything first, and send nothing if one event does not fit; needs a stream with a primary key, so
+    /// that an import that was cut short can be started again
+    #[arg(long)]
+    pub all_or_nothing: bool,
     /// Events in one request
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub batch_rows: u64,
@@ -240,7 +248,35 @@ pub enum DlqAction {
     Show {
         /// The stream
         stream: String,
+        /// Only this one
+        #[arg(long, value_name = "N")]
+        offset: Option<u64>,
+        /// Its bytes, exactly as they were sent
+        #[arg(long, requires = "offset")]
+        raw: bool,
     },
+    /// Send dead letters through the door again; a replayed letter stays, marked, and is not replayed twice
+    Replay(ReplayArguments),
+}
+
+/// `dlq replay`
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArguments {
+    /// The stream
+    pub stream: String,
+    /// Only these, by their offsets [default: all that are not replayed yet]
+    #[arg(long = "offset", value_name = "N,…", value_delimiter = ',')]
+    pub offsets: Vec<u64>,
+    /// Put this value in place of what was sent; may be given several times
+    #[arg(long = "set", value_name = "COLUMN=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((column, value)) if !column.trim().is_empty() => Ok((column.trim().to_owned(), value.to_owned())),
+        _ => Err("expected COLUMN=VALUE".into()),
+    }
 }
 
 /// `config …`

@@ -17,6 +17,7 @@ use url::Url;
 pub use answers::{RunAnswer, SqlAnswer, SqlRequest};
 
 use crate::arguments::GlobalOptions;
+use crate::commands::ingest::Mode;
 use crate::config::{ADMIN_TOKEN_FILE, Config, DEFAULT_PORT, ENDPOINT_FILE, Sources};
 use crate::exit::{Exit, Failure, fail};
 
@@ -79,6 +80,17 @@ impl Client {
         json_body(response).await
     }
 
+    /// `GET` of a path, as bytes.
+    pub async fn get_bytes(&self, path: &[&str]) -> anyhow::Result<Bytes> {
+        let response = self.send(self.request(Method::GET, path)?).await?;
+        response.bytes().await.context("reading the server's answer")
+    }
+
+    /// `POST` of JSON to a path; the answer is JSON.
+    pub async fn post(&self, path: &[&str], body: &Value) -> anyhow::Result<Value> {
+        json_body(self.send(self.request(Method::POST, path)?.json(body)).await?).await
+    }
+
     /// Runs a script; gives the answer to its last statement.
     pub async fn sql(&self, request: &SqlRequest) -> anyhow::Result<SqlAnswer> {
         let response = self.send(self.request(Method::POST, &["v1", "sql"])?.json(request)).await?;
@@ -94,9 +106,10 @@ impl Client {
     ///
     /// # Errors
     /// A [`Failure`] with `retry_after` set if the server is full.
-    pub async fn ingest(&self, stream: &str, body: Bytes) -> anyhow::Result<IngestAnswer> {
+    pub async fn ingest(&self, stream: &str, body: Bytes, mode: Mode) -> anyhow::Result<IngestAnswer> {
         let request = self
             .request(Method::POST, &["v1", "streams", stream, "events"])?
+            .query(&[("mode", mode.as_str())])
             .header(header::CONTENT_TYPE, "application/x-ndjson")
             .body(body);
         self.send(request).await?.json().await.context("reading the server's answer")

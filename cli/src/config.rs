@@ -22,6 +22,8 @@ use crate::exit::{Exit, fail};
 pub const DEFAULT_PORT: u16 = 4480;
 /// File in the data folder that holds the server's URL while it runs.
 pub const ENDPOINT_FILE: &str = "endpoint";
+/// Schemes of `store_url`.
+const STORE_SCHEMES: [&str; 6] = ["s3", "gs", "az", "abfss", "file", "memory"];
 /// File in the data folder that holds the admin token.
 pub const ADMIN_TOKEN_FILE: &str = "admin-token";
 
@@ -36,8 +38,13 @@ pub struct Config {
     /// What this process does.
     #[serde(deserialize_with = "roles")]
     pub roles: Vec<Role>,
-    /// Object store of the master and the batch views; none: the data folder.
+    /// Object store of everything but the log: `s3://…`, `gs://…`, `az://…`, `file://…`; credentials come from
+    /// the environment. None: the data folder.
     pub store_url: Option<String>,
+    /// For a node that only answers queries: the node that writes to the store, asked for what is newest.
+    pub owner_url: Option<String>,
+    /// The one folder of this machine that `COPY … FROM 'file'` reads; none: it reads nothing.
+    pub import_dir: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
     /// The log of the process (not of events).
@@ -93,11 +100,17 @@ pub enum LogFormat {
 pub struct AuthConfig {
     /// The admin token; none: the one in the data folder, which the first start makes.
     pub token: Option<String>,
+    /// The admin token of the node at `owner_url`; none: the same as this node's.
+    pub owner_token: Option<String>,
 }
 
 impl fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthConfig").field("token", &self.token.as_ref().map(|_| "…")).finish()
+        let hidden = |token: &Option<String>| token.as_ref().map(|_| "…");
+        f.debug_struct("AuthConfig")
+            .field("token", &hidden(&self.token))
+            .field("owner_token", &hidden(&self.owner_token))
+            .finish()
     }
 }
 
@@ -108,6 +121,8 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             roles: Role::ALL.to_vec(),
             store_url: None,
+            owner_url: None,
+            import_dir: None,
             limits: Limits::default(),
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             auth: AuthConfig::default(),
@@ -141,15 +156,40 @@ impl Config {
             .map_err(|()| anyhow::anyhow!("data_dir: {} has no absolute path", folder.display()))
     }
 
-    /// Refuses what no process can run yet: a part of the roles.
+    /// True if this process has a role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// True for a node that reads everything from a shared store and writes nothing to it.
+    pub fn only_answers(&self) -> bool {
+        self.roles.iter().all(|role| *role == Role::Serving)
+    }
+
+    /// Refuses roles that cannot work together.
     ///
     /// # Errors
     /// [`Exit::Usage`].
     pub fn check_roles(&self) -> anyhow::Result<()> {
-        if Role::ALL.iter().all(|role| self.roles.contains(role)) {
+        if self.only_answers() {
+            if self.store_url.is_none() {
+                return fail(
+                    Exit::Usage,
+                    "roles: serving alone answers from a store that another node writes to: set store_url to that store",
+                );
+            }
             return Ok(());
         }
-        fail(Exit::Usage, "roles: only all four in one process for now")
+        if self.owner_url.is_some() {
+            return fail(Exit::Usage, "owner_url: only a node with the role serving alone asks another one");
+        }
+        if [Role::Ingest, Role::Speed, Role::Batch].iter().all(|role| self.has(*role)) {
+            return Ok(());
+        }
+        fail(
+            Exit::Usage,
+            "roles: ingest, speed and batch work on one log in one data folder: give them to one node together (with or              without serving), and serving alone to others",
+        )
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -159,8 +199,16 @@ impl Config {
         if self.limits.runs_kept < 2 {
             return fail(Exit::Usage, "limits.runs_kept: at least 2, so that a rollback has somewhere to go");
         }
-        if let Err(error) = self.object_store_url() {
-            return fail(Exit::Usage, format!("{error:#}"));
+        match self.object_store_url() {
+            Err(error) => return fail(Exit::Usage, format!("{error:#}")),
+            Ok(url) if !STORE_SCHEMES.contains(&url.scheme()) => {
+                let known = STORE_SCHEMES.join(", ");
+                return fail(Exit::Usage, format!("store_url: `{}` is not one of {known}", url.scheme()));
+            }
+            Ok(_) => {}
+        }
+        if let Some(text) = self.owner_url.as_ref().filter(|text| Url::parse(text).is_err()) {
+            return fail(Exit::Usage, format!("owner_url: `{text}` is no URL"));
         }
         Ok(())
     }

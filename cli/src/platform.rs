@@ -6,10 +6,15 @@
 //!  HTTP ─► serving ◄─ snapshots ◄──┘◄──────────────────┘
 //! ```
 
+mod events;
 mod folder;
 mod gate;
 mod health;
 mod http;
+mod intake;
+mod internal;
+mod no_queries;
+mod reader;
 mod registry;
 mod starting;
 mod statements;
@@ -28,14 +33,16 @@ use speed::SpeedService;
 use storage::catalog::CatalogStore;
 use storage::clock::{Clock, SystemClock};
 use storage::deltas::DeltaStore;
+use storage::owner::{Claim, Ownership};
 use storage::store::Store;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 use folder::DataFolder;
 use gate::Progress;
+use no_queries::NoQueries;
 use registry::{Registry, RegistryParts};
 pub use starting::Starting;
 use statements::StatementService;
@@ -48,11 +55,24 @@ pub struct Platform {
     url: String,
     token: String,
     taken_port: Option<u16>,
-    engine: Arc<QueryEngine>,
-    ingest: Arc<IngestService>,
     stop: CancellationToken,
     work: Mutex<Option<JoinHandle<anyhow::Result<()>>>>,
     folder: Arc<DataFolder>,
+    node: Node,
+}
+
+/// What runs in this process.
+#[derive(Debug)]
+struct Node {
+    engine: Arc<QueryEngine>,
+    /// None on a node that only answers queries.
+    owner: Option<Owner>,
+}
+
+/// What only the owner of the streams has.
+#[derive(Debug)]
+struct Owner {
+    ingest: Arc<IngestService>,
     registry: Arc<Registry>,
 }
 
@@ -100,12 +120,13 @@ impl Platform {
 
     /// Answers queries without HTTP: for tests and measurements in the same process.
     pub fn engine(&self) -> &Arc<QueryEngine> {
-        &self.engine
+        &self.node.engine
     }
 
-    /// Takes events in without HTTP: for tests and measurements in the same process.
-    pub fn ingest(&self) -> &Arc<IngestService> {
-        &self.ingest
+    /// Takes events in without HTTP: for tests and measurements in the same process. None on a node that only
+    /// answers queries.
+    pub fn ingest(&self) -> Option<&Arc<IngestService>> {
+        self.node.owner.as_ref().map(|owner| &owner.ingest)
     }
 
     /// Waits until the platform ends: after [`Platform::stop`], or because a part of it failed.
@@ -135,9 +156,11 @@ impl Platform {
     /// # Errors
     /// There is no such stream; the checkpoint failed.
     pub async fn checkpoint(&self, stream: &str) -> anyhow::Result<()> {
-        let open = ingest::service::Streams::stream(self.registry.as_ref(), stream);
+        let registry =
+            self.node.owner.as_ref().map(|owner| &owner.registry).context("this node only answers queries")?;
+        let open = ingest::service::Streams::stream(registry.as_ref(), stream);
         let stream = open.with_context(|| format!("there is no stream {stream}"))?;
-        let speed = &self.registry.parts.speed;
+        let speed = &registry.parts.speed;
         let cut = storage::layers::Speed::barrier(speed.as_ref(), stream.id).await?;
         storage::layers::Speed::release_barrier(speed.as_ref(), stream.id, &cut);
         Ok(())
@@ -182,12 +205,15 @@ async fn wire(
     progress: &Progress,
 ) -> anyhow::Result<Wired> {
     let store = Store::open(config.object_store_url()?.as_str())?;
+    let store = store.with_cache(&folder.cache(), config.limits.store_cache_bytes_max)?.with_scratch(&folder.upload());
+    let tasks = Tasks::new();
+    own(config, folder, &store, &clock, &tasks, stop).await?;
+    // only now: what is half written in another's store is not ours to remove
     store.sweep().await?;
     let catalog = Arc::new(CatalogStore::open(store.clone()).await?);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = config.limits.clone();
     let speed = SpeedService::new(DeltaStore::new(store.clone()), Arc::clone(&clock), limits.clone(), cores);
-    let tasks = Tasks::new();
     let parts = RegistryParts {
         catalog: Arc::clone(&catalog),
         store: store.clone(),
@@ -199,6 +225,17 @@ async fn wire(
         kafka: config.kafka.clone(),
     };
     let registry = Registry::open(parts, progress).await?;
+    let logs = Arc::clone(folder);
+    let ingest = IngestService::new(IngestParts {
+        streams: Arc::clone(&registry) as _,
+        logs: Arc::clone(&registry) as _,
+        snapshots: Some(Arc::clone(&speed) as _),
+        clock: Arc::clone(&clock),
+        limits: limits.clone(),
+        ids_folder: Some(Arc::new(move |stream| logs.ids(stream))),
+    });
+    let intake: Arc<dyn storage::layers::Intake> =
+        Arc::new(intake::IntakeBook { registry: Arc::clone(&registry), ingest: Arc::clone(&ingest) });
     let runs = Arc::new(RunService::new(RunParts {
         views: Arc::clone(&registry) as _,
         catalog: Arc::clone(&catalog),
@@ -208,24 +245,19 @@ async fn wire(
         limits: limits.clone(),
         spill: folder.spill(),
         threads: cores,
+        intake: Some(Arc::clone(&intake)),
     }));
-    let ingest = IngestService::new(IngestParts {
-        streams: Arc::clone(&registry) as _,
-        logs: Arc::clone(&registry) as _,
-        snapshots: Some(Arc::clone(&speed) as _),
-        clock: Arc::clone(&clock),
-        limits: limits.clone(),
-    });
     let engine = QueryEngine::new(serving::parts::Parts {
         catalogs: catalog,
         views: Arc::clone(&registry) as _,
-        snapshots: Arc::clone(&speed) as _,
+        snapshots: if config.has(Role::Serving) { Arc::clone(&speed) as _ } else { Arc::new(NoQueries) },
         runs: Arc::clone(&runs) as _,
         logs: Arc::clone(&registry) as _,
         store,
         clock,
         limits,
         dead_letter_schema: ingest::dead_letters::dead_letter_schema(),
+        intake: Some(intake),
     })?;
     let statements = StatementService::new(Arc::clone(&registry), Arc::clone(&runs), Arc::clone(&ingest), stop.clone());
     let statements = Arc::new(statements);
@@ -233,17 +265,48 @@ async fn wire(
     Ok(Wired { registry, speed, runs, ingest, engine, statements, tasks, background })
 }
 
-/// Runs all background work until the server ends; the first failure stops the rest.
-async fn run(wired: Wired, mut server: JoinHandle<std::io::Result<()>>, stop: CancellationToken) -> anyhow::Result<()> {
-    wired.tasks.spawn("runs", Arc::clone(&wired.runs).work(wired.background.clone()));
-    wired.tasks.spawn("schedule", schedule(&wired).run(wired.background.clone()));
-    let result = tokio::select! {
+/// Takes a store that other nodes may reach. The lock of the data folder is enough for a store that is in it.
+async fn own(
+    config: &Config,
+    folder: &DataFolder,
+    store: &Store,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    if config.store_url.is_none() {
+        return Ok(());
+    }
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let place = format!("{}:{}", host.trim(), folder.root().display());
+    let ownership = Ownership::take(store, Claim { node: folder.node()?, place }, clock).await;
+    let ownership = ownership.map_err(|problem| anyhow::anyhow!(problem.text()))?;
+    let stop = stop.clone();
+    tasks.spawn("store", async move {
+        tokio::select! {
+            overtaken = ownership.watch() => overtaken,
+            () = stop.cancelled() => Ok(()),
+        }
+    });
+    Ok(())
+}
+
+/// Waits for the end of the server; the first failure of other work ends it.
+async fn served(tasks: &Tasks, mut server: JoinHandle<std::io::Result<()>>) -> anyhow::Result<()> {
+    tokio::select! {
         served = &mut server => served.map_err(anyhow::Error::from).and_then(|served| served.context("http")),
-        failed = wired.tasks.first_failure() => {
+        failed = tasks.first_failure() => {
             server.abort();
             Err(failed)
         }
-    };
+    }
+}
+
+/// Runs all background work until the server ends; the first failure stops the rest.
+async fn run(wired: Wired, server: JoinHandle<std::io::Result<()>>, stop: CancellationToken) -> anyhow::Result<()> {
+    wired.tasks.spawn("runs", Arc::clone(&wired.runs).work(wired.background.clone()));
+    wired.tasks.spawn("schedule", schedule(&wired).run(wired.background.clone()));
+    let result = served(&wired.tasks, server).await;
     stop.cancel();
     result.and(wired.wind_down().await)
 }

@@ -18,28 +18,33 @@
 //! One lock and not one per partition: a request of more than a few events touches every partition
 //! anyway, and the log takes its parts as a whole.
 
+mod conflicts;
+mod decide;
 pub(crate) mod index;
 pub(crate) mod parts;
 mod recovery;
+mod spill;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use arrow::error::ArrowError;
-use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
-use schemas::{Cut, StreamDef};
+use schemas::{Cut, IntakeCounts, Offset, Partition, StreamDef};
 use storage::StorageError;
 use storage::clock::Clock;
 use storage::log::{Epoch, Log, Pending};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
+use self::index::Disk;
 use self::parts::Part;
 use self::recovery::{PartitionState, recover};
-pub(crate) use self::recovery::{last_append_time, last_record};
+pub(crate) use self::recovery::{append_time_at, first_since, last_append_time, last_record};
+use crate::identity::Identity;
 
 /// Requests up to this many rows are decided where they are: a hop to another thread costs more.
 const INLINE_ROWS_MAX: usize = 1_024;
@@ -47,11 +52,45 @@ const INLINE_ROWS_MAX: usize = 1_024;
 /// What the log has taken of a request; durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Admitted {
-    pub(crate) accepted: u64,
-    pub(crate) duplicates: u64,
+    pub(crate) parts: Vec<AdmittedPart>,
+    pub(crate) append_us: i64,
     /// Everything of the request, and the originals of its duplicates, is below. 0 for partitions
     /// that the request did not touch.
     pub(crate) cut: Cut,
+}
+
+/// What the log has taken of one part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AdmittedPart {
+    pub(crate) partition: Partition,
+    /// Offset of its first new record.
+    pub(crate) start: Offset,
+    pub(crate) counts: IntakeCounts,
+}
+
+impl Admitted {
+    pub(crate) fn counts(&self) -> IntakeCounts {
+        IntakeCounts::sum(self.parts.iter().map(|part| &part.counts))
+    }
+}
+
+/// How many ids are remembered, and where those go that memory has no room for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory {
+    /// In memory, over all partitions.
+    pub(crate) ids_in_memory_max: usize,
+    /// In all.
+    pub(crate) ids_max: usize,
+    /// None: everything is in memory.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// A record that an earlier one stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Duplicate {
+    /// In its part.
+    row: u32,
+    original: Offset,
 }
 
 /// The gate of one stream's log. Nobody else appends to it.
@@ -60,13 +99,20 @@ pub(crate) struct Admission {
     stream: Arc<StreamDef>,
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
-    ids_max: usize,
+    memory: Memory,
     /// None until read from the log, and again after a failed append.
     state: Mutex<Option<State>>,
     recovering: tokio::sync::Mutex<()>,
     progress: watch::Sender<Progress>,
     /// Where the next request of a stream without primary key goes.
     turn: AtomicU32,
+    /// Tables of ids on their way to disk.
+    spills: TaskTracker,
+    spilling: tokio::sync::Mutex<()>,
+    /// A request found no room: tables go to disk however small they are.
+    is_pressed: AtomicBool,
+    /// States that were read so far.
+    generations: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -75,6 +121,8 @@ struct State {
     last_append_us: i64,
     /// What was read from the log, and decided since, is of this epoch.
     epoch: Epoch,
+    /// Tells a state from the one that is read after it.
+    generation: u64,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +140,8 @@ struct Progress {
 struct Queued {
     pending: Option<Pending>,
     admitted: Admitted,
+    /// Per part.
+    duplicates: Vec<Vec<Duplicate>>,
     ticket: Ticket,
 }
 
@@ -104,29 +154,64 @@ struct Ticket {
     failures: u64,
 }
 
-/// Why nothing was queued.
-#[derive(Debug)]
-enum Refusal {
-    /// The state is as it was.
-    Unchanged(StorageError),
-    /// An append that the state counts has failed: it has to be read again.
-    Outdated,
-    /// The state is of no use any more.
-    Bug(ArrowError),
-}
-
-/// How to take one part's decision back.
-struct Undo {
-    partition: usize,
-    kept: Vec<u128>,
-    max_event_time_us: Option<i64>,
-}
-
 impl Admission {
-    pub(crate) fn new(stream: Arc<StreamDef>, log: Arc<dyn Log>, clock: Arc<dyn Clock>, ids_max: usize) -> Self {
+    pub(crate) fn new(stream: Arc<StreamDef>, log: Arc<dyn Log>, clock: Arc<dyn Clock>, memory: Memory) -> Self {
         let (state, recovering) = (Mutex::new(None), tokio::sync::Mutex::new(()));
         let (progress, turn) = (watch::Sender::new(Progress::default()), AtomicU32::new(0));
-        Self { stream, log, clock, ids_max, state, recovering, progress, turn }
+        let (spills, spilling) = (TaskTracker::new(), tokio::sync::Mutex::new(()));
+        let (is_pressed, generations) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self {
+            stream,
+            log,
+            clock,
+            memory,
+            state,
+            recovering,
+            progress,
+            turn,
+            spills,
+            spilling,
+            is_pressed,
+            generations,
+        }
+    }
+
+    fn disk(&self, partition: Partition) -> Option<Disk> {
+        let incarnation = self.log.incarnation();
+        self.memory.folder.clone().map(|folder| Disk { folder, incarnation, partition })
+    }
+
+    /// Ids that the table of one partition holds before it is written to disk: while it is, another one fills.
+    fn table_ids_max(&self) -> usize {
+        if self.is_pressed.load(Ordering::Relaxed) {
+            return 1;
+        }
+        (self.memory.ids_in_memory_max / 2 / self.log.partitions().max(1) as usize).max(1)
+    }
+
+    /// Waits until nothing is on its way to disk any more.
+    pub(crate) async fn close(&self) {
+        self.spills.close();
+        self.spills.wait().await;
+    }
+
+    /// Where the record that stands for an identity is, if it is within the horizon.
+    ///
+    /// # Errors
+    /// The log or the index cannot be read.
+    pub(crate) async fn find(
+        self: &Arc<Self>,
+        partition: Partition,
+        identity: Identity,
+    ) -> Result<Option<Offset>, StorageError> {
+        self.ensure_recovered().await?;
+        let admission = Arc::clone(self);
+        let found = tokio::task::spawn_blocking(move || {
+            let state = admission.state.lock();
+            let known = state.as_ref().and_then(|state| state.partitions.get(partition as usize));
+            known.map_or(Ok(None), |partition| partition.index.find(identity))
+        });
+        found.await.unwrap_or_else(|error| Err(StorageError::io("looking for an id", error)))
     }
 
     /// The partition of a whole request to a stream without primary key: each in its turn.
@@ -146,8 +231,10 @@ impl Admission {
         let parts: Arc<[Part]> = parts.into();
         loop {
             self.ensure_recovered().await?;
-            if let Some(queued) = self.decide_where_it_may_block(&parts).await? {
-                return self.settle(queued).await;
+            let decided = self.decide_where_it_may_block(&parts).await;
+            self.spill_if_due();
+            if let Some(queued) = decided? {
+                return self.settle(queued, &parts).await;
             }
         }
     }
@@ -183,130 +270,33 @@ impl Admission {
         }
         // before the head is looked at: what fails from here on ends this epoch
         let epoch = self.log.epoch();
-        let recovered = recover(&self.stream, self.log.as_ref(), self.clock.now_us()).await?;
+        let recovered = recover(self, self.clock.now_us()).await?;
         tracing::info!(stream = %self.stream.name, head = %self.log.head(), "read the admission state from the log");
-        let state = State { partitions: recovered.partitions, last_append_us: recovered.last_append_us, epoch };
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let (partitions, last_append_us) = (recovered.partitions, recovered.last_append_us);
+        let state = State { partitions, last_append_us, epoch, generation };
         *self.state.lock() = Some(state);
         Ok(())
     }
 
-    /// Decides and queues; none if the state has to be read again first.
-    ///
-    /// The state is out of its place meanwhile: whatever goes wrong, it is never half changed.
-    fn decide(&self, parts: &[Part]) -> Result<Option<Queued>, StorageError> {
-        let mut place = self.state.lock();
-        let Some(mut state) = place.take() else { return Ok(None) };
-        match self.decide_with(&mut state, parts) {
-            Ok(queued) => {
-                *place = Some(state);
-                Ok(Some(queued))
-            }
-            Err(Refusal::Unchanged(error)) => {
-                *place = Some(state);
-                Err(error)
-            }
-            Err(Refusal::Outdated) => Ok(None),
-            Err(Refusal::Bug(error)) => Err(StorageError::io("placing rows", error)),
-        }
-    }
-
-    fn decide_with(&self, state: &mut State, parts: &[Part]) -> Result<Queued, Refusal> {
-        let now_us = self.clock.now_us().max(state.last_append_us);
-        self.check_room(state, parts, now_us).map_err(Refusal::Unchanged)?;
-        let mut admitted = Admitted { accepted: 0, duplicates: 0, cut: Cut::zero(self.log.partitions()) };
-        let mut appends = vec![];
-        let mut undo = vec![];
-        for part in parts {
-            let partition = &mut state.partitions[part.partition as usize];
-            let (rows, taken) = self.decide_part(partition, part, now_us).map_err(Refusal::Bug)?;
-            admitted.accepted += rows.num_rows() as u64;
-            admitted.duplicates += (part.rows.num_rows() - rows.num_rows()) as u64;
-            admitted.cut.set(part.partition, partition.next + rows.num_rows() as u64);
-            if rows.num_rows() > 0 {
-                appends.push((part.partition, rows));
-            }
-            undo.push(taken);
-        }
-        if appends.is_empty() {
-            return Ok(Queued { pending: None, admitted, ticket: self.ticket(false) });
-        }
-        match self.log.append(state.epoch, appends) {
-            Ok(pending) => {
-                state.accept(parts, &admitted.cut, now_us);
-                Ok(Queued { pending: Some(pending), admitted, ticket: self.ticket(true) })
-            }
-            Err(StorageError::Outdated { .. }) => Err(Refusal::Outdated),
-            Err(error) => {
-                state.take_back(undo);
-                Err(Refusal::Unchanged(error))
-            }
-        }
-    }
-
-    fn check_room(&self, state: &mut State, parts: &[Part], now_us: i64) -> Result<(), StorageError> {
-        let mut ids = 0;
-        for part in parts.iter().filter(|part| !part.identities.is_empty()) {
-            state.partitions[part.partition as usize].index.expire(now_us);
-            ids += part.identities.len();
-        }
-        ids += state.partitions.iter().map(|p| p.index.len()).sum::<usize>();
-        if ids <= self.ids_max {
-            return Ok(());
-        }
-        let what =
-            format!("stream {}: index of the ids within dedup_horizon ({} at most)", self.stream.name, self.ids_max);
-        Err(StorageError::Full { what })
-    }
-
-    fn decide_part(
-        &self,
-        partition: &mut PartitionState,
-        part: &Part,
-        now_us: i64,
-    ) -> Result<(RecordBatch, Undo), ArrowError> {
-        let max_event_time_us = partition.max_event_time_us;
-        let mut chosen = Vec::with_capacity(part.identities.len());
-        let mut kept = Vec::with_capacity(part.identities.len());
-        for (row, identity) in (0_u32..).zip(&part.identities) {
-            if partition.index.keep(*identity, now_us) {
-                chosen.push(row);
-                kept.push(*identity);
-            }
-        }
-        let undo = Undo { partition: part.partition as usize, kept, max_event_time_us };
-        let rows =
-            if chosen.len() == part.identities.len() { part.rows.clone() } else { parts::gather(&part.rows, chosen)? };
-        let (rows, max_after) = parts::stamp(&self.stream, &rows, now_us, max_event_time_us)?;
-        partition.max_event_time_us = max_after;
-        Ok((rows, undo))
-    }
-
-    /// Taken while the state is locked: tickets follow the order of the decisions.
-    fn ticket(&self, appends: bool) -> Ticket {
-        let mut ticket = Ticket { number: 0, failures: 0 };
-        self.progress.send_if_modified(|p| {
-            ticket = Ticket { number: p.next, failures: p.failures };
-            if appends {
-                p.in_flight.insert(p.next);
-                p.next += 1;
-            }
-            // Nobody waits for an append to begin.
-            false
-        });
-        ticket
-    }
-
-    async fn settle(&self, queued: Queued) -> Result<Admitted, StorageError> {
-        let Queued { pending, mut admitted, ticket } = queued;
+    async fn settle(self: &Arc<Self>, queued: Queued, parts: &Arc<[Part]>) -> Result<Admitted, StorageError> {
+        let Queued { pending, mut admitted, duplicates, ticket } = queued;
         if let Some(pending) = pending {
             let placed = pending.durable().await;
             self.end(ticket, placed.is_ok());
             for (partition, range) in placed? {
                 admitted.cut.set(partition, range.end);
+                for part in admitted.parts.iter_mut().filter(|part| part.partition == partition) {
+                    part.start = range.start;
+                    part.counts.accepted = range.end - range.start;
+                }
             }
         }
-        if admitted.duplicates > 0 {
+        if duplicates.iter().any(|of_part| !of_part.is_empty()) {
             self.wait_for_appends_before(ticket).await?;
+            for ((admitted, part), duplicates) in admitted.parts.iter_mut().zip(parts.iter()).zip(&duplicates) {
+                admitted.counts.conflicts = conflicts::count(&self.stream, &self.log, part, duplicates).await?;
+            }
         }
         Ok(admitted)
     }
@@ -336,24 +326,5 @@ impl Admission {
             format!("stream {}: an append that this one builds on", self.stream.name),
             "it failed; nothing of this request is acknowledged",
         ))
-    }
-}
-
-impl State {
-    fn accept(&mut self, parts: &[Part], cut: &Cut, now_us: i64) {
-        self.last_append_us = now_us;
-        for part in parts {
-            self.partitions[part.partition as usize].next = cut.offset(part.partition);
-        }
-    }
-
-    fn take_back(&mut self, undo: Vec<Undo>) {
-        for Undo { partition, kept, max_event_time_us } in undo {
-            let partition = &mut self.partitions[partition];
-            partition.max_event_time_us = max_event_time_us;
-            for identity in kept {
-                partition.index.forget(identity);
-            }
-        }
     }
 }

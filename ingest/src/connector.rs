@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::book::Book;
-use crate::admission::Admission;
+use crate::admission::{Admission, Memory};
 use crate::dead_letters::DeadLetters;
 
 /// Pause after a session that could not go on.
@@ -101,10 +101,12 @@ impl Connector {
         };
         let clock = || Arc::clone(&parts.clock);
         let (stream, log) = (Arc::clone(&parts.stream), Arc::clone(&parts.log));
+        let ids_max = parts.limits.dedup_ids_max;
+        let memory = Memory { ids_in_memory_max: ids_max, ids_max, folder: None };
         Ok(Arc::new(Self {
             topic,
-            admission: Arc::new(Admission::new(stream, log, clock(), parts.limits.dedup_ids_max)),
-            letters: DeadLetters::new(Arc::clone(&parts.dead_letters), clock()),
+            admission: Arc::new(Admission::new(stream, log, clock(), memory)),
+            letters: DeadLetters::new(Arc::clone(&parts.dead_letters), clock(), parts.limits.record_bytes_max),
             book: tokio::sync::Mutex::new(book),
             status: Mutex::new(status),
             parts,

@@ -1,4 +1,7 @@
-//! `POST /v1/streams/{stream}/events`.
+//! `POST /v1/streams/{stream}/events`, the dead letters, the time.
+
+mod dead_letters;
+mod time;
 
 use std::sync::Arc;
 
@@ -8,7 +11,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -25,6 +28,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub fn router(service: Arc<IngestService>) -> Router {
     Router::new()
         .route("/v1/streams/{stream}/events", post(events))
+        .route("/v1/time", get(time::now))
+        .merge(dead_letters::routes())
         .layer(DefaultBodyLimit::disable())
         .with_state(service)
 }
@@ -48,6 +53,7 @@ enum Wait {
 enum Mode {
     Quarantine,
     Strict,
+    Check,
 }
 
 async fn events(
@@ -81,12 +87,14 @@ async fn take(
     let encoding = encoding_of(header(headers, &CONTENT_ENCODING)?.unwrap_or("identity"))?;
     let options = IngestOptions {
         strict: parameters.mode == Some(Mode::Strict),
+        check: parameters.mode == Some(Mode::Check),
         wait_visible: parameters.wait == Some(Wait::Visible),
         idempotency_key: header(headers, &IDEMPOTENCY_KEY)?.map(str::to_owned),
     };
+    let timing = time::timing(headers, service.now_us())?;
     let mut reservation = service.reserve();
     let bytes = read_body(body, headers, service.limits().body_bytes_max, &mut reservation).await?;
-    let payload = Payload { bytes, encoding, format, content_type: content_type.to_owned() };
+    let payload = Payload { bytes, encoding, format, content_type: content_type.to_owned(), timing };
     service.ingest_reserved(stream, payload, options, reservation).await
 }
 

@@ -17,11 +17,14 @@ pub mod decode;
 pub mod http;
 pub mod identity;
 pub mod payload;
+mod receipts;
 pub mod service;
 #[cfg(test)]
 mod testing;
+pub mod times;
 
 pub use connector::{Connector, ConnectorParts, Grow};
 pub use dead_letters::dead_letter_schema;
 pub use payload::{Encoding, Format};
+pub use receipts::receipt_schema;
 pub use service::{IngestOptions, IngestParts, IngestService, Payload, Streams};

@@ -5,18 +5,21 @@
 mod answers;
 mod door;
 mod in_flight;
+mod replay;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use schemas::freshness::IngestAnswer;
+use schemas::limits::DEAD_LETTERS_AT_ONCE;
 use schemas::problem::did_you_mean;
-use schemas::{Code, Limits, Problem, StreamDef};
+use schemas::{Code, Cut, IntakeBucket, Limits, Offset, Partition, Problem, StreamDef};
 use storage::clock::Clock;
 use storage::layers::{Logs, Snapshots};
 use tokio::sync::Semaphore;
@@ -28,7 +31,11 @@ use self::answers::Answers;
 use self::door::Door;
 use self::in_flight::InFlight;
 pub use self::in_flight::Reservation;
+pub use self::replay::{Correction, ReplayAnswer};
+use crate::dead_letters::Letter;
+use crate::identity::{Identity, partition};
 use crate::payload::{Encoding, Format};
+use crate::times::Timing;
 
 /// How long `wait=visible` waits.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +60,8 @@ pub struct Payload {
     pub format: Format,
     /// As the client named it; kept with dead letters.
     pub content_type: String,
+    /// When it was sent and received.
+    pub timing: Timing,
 }
 
 /// How a client wants it.
@@ -60,6 +69,8 @@ pub struct Payload {
 pub struct IngestOptions {
     /// Write nothing if one record is bad.
     pub strict: bool,
+    /// Only say what is bad; write nothing.
+    pub check: bool,
     /// Answer when the events are in the views' answers, not when they are on disk.
     pub wait_visible: bool,
     /// A repeated request with the same key gets the same answer.
@@ -78,7 +89,12 @@ pub struct IngestParts {
     pub clock: Arc<dyn Clock>,
     /// Bounds.
     pub limits: Limits,
+    /// Folder for the ids of each stream that memory has no room for; none: they all stay in memory.
+    pub ids_folder: Option<IdsFolder>,
 }
+
+/// Where the ids of a stream go that memory has no room for. Dropping the stream removes the folder.
+pub type IdsFolder = Arc<dyn Fn(Uuid) -> PathBuf + Send + Sync>;
 
 /// Ingest of all streams.
 pub struct IngestService {
@@ -115,6 +131,11 @@ impl IngestService {
     /// The bounds in force.
     pub fn limits(&self) -> &Limits {
         &self.parts.limits
+    }
+
+    /// The time by the server's clock, microseconds.
+    pub fn now_us(&self) -> i64 {
+        self.parts.clock.now_us()
     }
 
     /// An empty reservation: whoever reads a body holds what he has read.
@@ -174,6 +195,65 @@ impl IngestService {
     pub async fn close(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        let doors: Vec<Arc<Door>> = self.doors.lock().values().cloned().collect();
+        for door in doors {
+            door.admission.close().await;
+        }
+    }
+
+    /// The record that stands for an identity, if it is within the horizon of duplicates: its position.
+    ///
+    /// # Errors
+    /// `not_found`; the log failed.
+    pub async fn find(&self, stream: &str, identity: Identity) -> Result<Option<(Partition, Offset)>, Problem> {
+        let door = self.door(stream)?;
+        let partition = partition(identity, door.stream.partitions);
+        let found = door.admission.find(partition, identity).await.map_err(|error| error.problem())?;
+        Ok(found.map(|offset| (partition, offset)))
+    }
+
+    /// Dead letters from an offset on, in order, with the time of their replay where there was one.
+    ///
+    /// # Errors
+    /// `not_found`; the log failed.
+    pub async fn dead_letters(
+        &self,
+        stream: &str,
+        from: Offset,
+        letters_max: usize,
+    ) -> Result<Vec<(Letter, Option<i64>)>, Problem> {
+        let door = self.door(stream)?;
+        let letters = door.dead_letters.read(from, letters_max).await.map_err(|error| error.problem())?;
+        let replayed = door.receipts.replayed().await.map_err(|error| error.problem())?;
+        Ok(letters.into_iter().map(|letter| (replayed.get(&letter.offset).copied(), letter)).map(swap).collect())
+    }
+
+    /// The newest dead letters, at most [`DEAD_LETTERS_AT_ONCE`] of them, in order.
+    ///
+    /// # Errors
+    /// `not_found`; the log failed.
+    pub async fn newest_dead_letters(&self, stream: &str) -> Result<Vec<(Letter, Option<i64>)>, Problem> {
+        let kept = self.door(stream)?.dead_letters.kept();
+        let from = kept.start.max(kept.end.saturating_sub(DEAD_LETTERS_AT_ONCE as u64));
+        self.dead_letters(stream, from, DEAD_LETTERS_AT_ONCE).await
+    }
+
+    /// The ledger of a stream's intake; `landed` is the end of its master.
+    ///
+    /// # Errors
+    /// `not_found`; the log failed.
+    pub async fn intake(&self, stream: &str, landed: &Cut) -> Result<Vec<IntakeBucket>, Problem> {
+        let door = self.door(stream)?;
+        door.receipts.intake(landed).await.map_err(|error| error.problem())
+    }
+
+    /// Dead letters of a stream that were replayed, by offset, with the time.
+    ///
+    /// # Errors
+    /// `not_found`; the log failed.
+    pub async fn replayed(&self, stream: &str) -> Result<BTreeMap<Offset, i64>, Problem> {
+        let door = self.door(stream)?;
+        door.receipts.replayed().await.map_err(|error| error.problem())
     }
 
     async fn carry_out(
@@ -187,6 +267,9 @@ impl IngestService {
             let _core = self.cores.acquire().await.map_err(|_| Problem::new(Code::Cancelled, "ingest: is stopping"))?;
             door.prepare(payload, options, &mut reservation).await?
         };
+        if options.check {
+            return Ok(door.check(decoded));
+        }
         let (answer, cut) = door.write(decoded).await?;
         if options.wait_visible {
             let Some(snapshots) = &self.parts.snapshots else {
@@ -213,6 +296,10 @@ impl IngestService {
         doors.insert(door.stream.id, Arc::clone(&door));
         Ok(door)
     }
+}
+
+fn swap<A, B>((a, b): (A, B)) -> (B, A) {
+    (b, a)
 }
 
 fn unknown_stream(name: &str, names: &[String]) -> Problem {

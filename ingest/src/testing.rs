@@ -88,6 +88,7 @@ impl Content for MemoryLog {
 pub(crate) struct MemoryLogs {
     pub(crate) logs: BTreeMap<Uuid, Arc<MemoryLog>>,
     pub(crate) dead_letters: Arc<MemoryLog>,
+    pub(crate) receipts: Arc<MemoryLog>,
 }
 
 impl Logs for MemoryLogs {
@@ -97,5 +98,9 @@ impl Logs for MemoryLogs {
 
     fn dead_letters(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
         self.logs.contains_key(&stream).then(|| Arc::clone(&self.dead_letters) as Arc<dyn Log>)
+    }
+
+    fn receipts(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
+        self.logs.contains_key(&stream).then(|| Arc::clone(&self.receipts) as Arc<dyn Log>)
     }
 }

@@ -52,8 +52,9 @@ impl Folder {
     /// `computation_failed`, with the position of the first record whose value cannot be computed. The
     /// folder is of no use any more then.
     pub fn fold(&mut self, partition: Partition, base: Offset, rows: &RecordBatch) -> Result<LedgerCounts, Problem> {
-        let columns = self.view.input_columns().iter().map(|index| Arc::clone(rows.column(*index))).collect();
-        self.fold_columns(partition, base, columns, rows.num_rows())
+        let columns: Vec<ArrayRef> =
+            self.view.input_columns().iter().map(|index| Arc::clone(rows.column(*index))).collect();
+        self.fold_columns(partition, base, &columns, rows.num_rows())
     }
 
     /// Folds rows that have only [`View::input_columns`], in that order.
@@ -61,14 +62,14 @@ impl Folder {
         &mut self,
         partition: Partition,
         base: Offset,
-        columns: Vec<ArrayRef>,
+        columns: &[ArrayRef],
         rows: usize,
     ) -> Result<LedgerCounts, Problem> {
         if rows == 0 {
             return Ok(LedgerCounts::default());
         }
-        let folded = self.try_fold(partition, base, columns.clone(), rows);
-        folded.map_err(|error| self.located(&error, (partition, base), &columns, rows))
+        let folded = self.try_fold(partition, base, columns.to_vec(), rows);
+        folded.map_err(|error| self.located(&error, (partition, base), columns, rows))
     }
 
     /// An error with the record that it comes from: the last one of the shortest prefix of the rows that

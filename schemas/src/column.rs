@@ -17,6 +17,29 @@ pub const MAX_EVENT_TIME: &str = "_max_event_time";
 pub const SOURCE_EPOCH: &str = "_source_epoch";
 /// A record's offset in its topic; the partition is the stream's own.
 pub const SOURCE_OFFSET: &str = "_source_offset";
+/// When the server received the request that the record came in; with `time_correction`, as the four below.
+pub const RECEIVED_TIME: &str = "_received_time";
+/// The client's clock when it sent that request, where it said so.
+pub const SENT_TIME: &str = "_sent_time";
+/// The event time as the client wrote it, by its own clock.
+pub const CREATED_TIME: &str = "_created_time";
+/// How the event time was found from these: `sync`, `age`, `sent` or `client`, with `_clamped` behind it if
+/// that would have been too far in the future.
+pub const TIME_METHOD: &str = "_time_method";
+/// How wrong the event time may be, milliseconds; null where nobody can know.
+pub const TIME_UNCERTAINTY: &str = "_time_uncertainty_ms";
+
+/// The columns of a stream with `time_correction` behind those that are declared.
+pub fn time_columns() -> [ColumnDef; 5] {
+    [
+        (RECEIVED_TIME, SqlType::TimestampTz, false),
+        (SENT_TIME, SqlType::TimestampTz, true),
+        (CREATED_TIME, SqlType::TimestampTz, false),
+        (TIME_METHOD, SqlType::Text, false),
+        (TIME_UNCERTAINTY, SqlType::BigInt, true),
+    ]
+    .map(|(name, sql_type, nullable)| ColumnDef { name: name.into(), sql_type, nullable })
+}
 
 /// True for names that belong to the platform.
 pub fn is_reserved(name: &str) -> bool {

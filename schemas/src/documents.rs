@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod delta;
 pub mod ledger;
 pub mod manifest;
+pub mod owner;
 pub mod run;
 pub mod source;
 

@@ -33,8 +33,9 @@ pub struct Freshness {
     /// Nothing older than this is missing: when it was asked for, less the lag; for a batch view alone at most
     /// the start of its run. RFC 3339.
     pub as_of: String,
-    /// False if a part is missing: a table of the system or of dead letters was cut off at its bound, or
-    /// records of a topic were lost before they were read (`holes`).
+    /// False if a part is missing: a table of the system or of dead letters was cut off at its bound, records of
+    /// a topic were lost before they were read (`holes`), or a node that only answers queries could not ask for
+    /// what is newer than the last delta (`as_of` says what is in).
     pub complete: bool,
     /// Every view that the query read.
     pub views: Vec<ViewFreshness>,
@@ -129,6 +130,9 @@ pub struct IngestAnswer {
     pub accepted: u64,
     /// Events that an earlier record of the same id already stands for, durable.
     pub duplicates: u64,
+    /// Of the duplicates, those whose values are not the earlier record's.
+    #[serde(default)]
+    pub conflicts: u64,
     /// Bad records, kept raw in `dlq.<stream>`, durable.
     pub quarantined: u64,
     /// Position token: a query with it as `at_least` sees all of it.
@@ -148,11 +152,13 @@ mod tests {
             received: 3,
             accepted: 2,
             duplicates: 1,
+            conflicts: 0,
             quarantined: 0,
             position: "p".into(),
             errors: vec![],
         };
-        let text = r#"{"received":3,"accepted":2,"duplicates":1,"quarantined":0,"position":"p","errors":[]}"#;
+        let text =
+            r#"{"received":3,"accepted":2,"duplicates":1,"conflicts":0,"quarantined":0,"position":"p","errors":[]}"#;
         assert_eq!(serde_json::to_string(&answer).unwrap(), text);
         assert_eq!(serde_json::from_str::<IngestAnswer>(text).unwrap(), answer);
     }

@@ -18,7 +18,7 @@ pub mod view;
 pub use column::{ColumnDef, SqlType};
 pub use documents::catalog::Catalog;
 pub use documents::certificate::{Certificate, Verdict};
-pub use documents::ledger::LedgerCounts;
+pub use documents::ledger::{IntakeBucket, IntakeCounts, LedgerCounts};
 pub use limits::Limits;
 pub use position::{Cut, Offset, Partition, PositionToken};
 pub use problem::{Code, Problem};

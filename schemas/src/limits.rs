@@ -23,8 +23,8 @@ pub const SQL_PARSE_STEPS_MAX: u64 = 4_194_304;
 pub const ERRORS_LISTED_MAX: usize = 100;
 /// Differing cells that a certificate lists.
 pub const DIFFERENCES_LISTED_MAX: usize = 100;
-/// Dead-letter bytes kept of one record.
-pub const DEAD_LETTER_BYTES_MAX: usize = 65_536;
+/// Dead letters that one replay or one list takes.
+pub const DEAD_LETTERS_AT_ONCE: usize = 10_000;
 /// Rows of a micro-batch that is folded at once (cache, latency: measured in the spike).
 pub const MICRO_BATCH_ROWS: usize = 65_536;
 /// Rows that a decoder turns into one Arrow batch (larger is slower: measured in the spike).
@@ -51,8 +51,10 @@ pub struct Limits {
     pub record_depth_max: usize,
     /// Bytes of bodies that are being decoded or wait for the log, over all requests.
     pub ingest_bytes_in_flight_max: usize,
-    /// Ids remembered for de-duplication, per stream (about 40 bytes each).
+    /// Ids remembered for de-duplication, per stream: on disk 24 bytes each, and 10 bits of memory.
     pub dedup_ids_max: usize,
+    /// Of those, ids that are in memory, about 40 bytes each.
+    pub dedup_ids_in_memory_max: usize,
     /// Bytes of recent records kept in memory for readers of the log, per stream.
     pub log_tail_bytes_max: usize,
     /// Bytes of a log segment before the next one is begun.
@@ -79,8 +81,14 @@ pub struct Limits {
     pub query_rows_max: usize,
     /// Queries at the same time; more get 429.
     pub queries_at_once: usize,
+    /// Milliseconds that a corrected event time may lie after the time of its arrival; later ones are clamped.
+    pub event_time_ahead_max_ms: u64,
     /// Milliseconds that the log is kept, if nothing needs it longer.
     pub log_retention_ms: u64,
+    /// Bytes of a remote store's immutable objects that are kept on the local disk; 0 keeps none.
+    pub store_cache_bytes_max: u64,
+    /// Milliseconds between two looks of a node that only answers queries at what is new in the store.
+    pub store_refresh_ms: u64,
 }
 
 impl Default for Limits {
@@ -91,7 +99,8 @@ impl Default for Limits {
             record_bytes_max: MIB,
             record_depth_max: 64,
             ingest_bytes_in_flight_max: 256 * MIB,
-            dedup_ids_max: 33_554_432,
+            dedup_ids_max: 1_073_741_824,
+            dedup_ids_in_memory_max: 8_388_608,
             log_tail_bytes_max: 64 * MIB,
             log_segment_bytes: 128 * MIB,
             speed_state_bytes_max: 512 * MIB,
@@ -105,7 +114,10 @@ impl Default for Limits {
             query_timeout_ms: 60_000,
             query_rows_max: 100_000,
             queries_at_once: 64,
+            event_time_ahead_max_ms: 300_000,
             log_retention_ms: 7 * 24 * 3_600_000,
+            store_cache_bytes_max: 4 * 1_024 * MIB as u64,
+            store_refresh_ms: 1_000,
         }
     }
 }

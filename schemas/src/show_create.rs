@@ -47,7 +47,7 @@ fn late(policy: LatePolicy) -> &'static str {
 
 /// `CREATE STREAM …` with every option written out.
 pub fn stream_sql(stream: &StreamDef) -> String {
-    let mut lines: Vec<String> = stream.columns.iter().map(column).collect();
+    let mut lines: Vec<String> = stream.declared_columns().map(column).collect();
     if !stream.primary_key.is_empty() {
         let key: Vec<String> = stream.primary_key.iter().map(|name| quoted(name)).collect();
         lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
@@ -63,8 +63,10 @@ pub fn stream_sql(stream: &StreamDef) -> String {
         OnBadData::Quarantine => "quarantine",
         OnBadData::Reject => "reject",
     };
+    let time_correction = if stream.corrects_time() { ", time_correction = 'on'" } else { "" };
     format!(
-        "CREATE STREAM {} (\n  {}\n) WITH (partitions = {}, dedup_horizon = '{}', late = '{}', on_bad_data = '{on_bad_data}'{})",
+        "CREATE STREAM {} (\n  {}\n) WITH (partitions = {}, dedup_horizon = '{}', late = '{}', \
+         on_bad_data = '{on_bad_data}'{time_correction}{})",
         quoted(&stream.name),
         lines.join(",\n  "),
         stream.partitions,

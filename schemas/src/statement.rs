@@ -3,6 +3,7 @@
 
 mod columns;
 mod commands;
+mod copy;
 mod create_stream;
 mod create_table;
 mod create_view;
@@ -68,6 +69,8 @@ pub enum Statement {
         /// The run to go back to.
         run: u64,
     },
+    /// `COPY stream FROM 'file' [WITH (format = 'csv')]`
+    Copy(CopyFrom),
     /// `EXPLAIN LAYERS <query>`
     ExplainLayers {
         /// The query.
@@ -152,6 +155,42 @@ pub struct CreateTable {
     pub columns: Vec<ColumnDef>,
     /// The CSV file.
     pub file: String,
+}
+
+/// `COPY … FROM`: events of a file, or of the files of a folder, on the server's machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyFrom {
+    /// The stream.
+    pub stream: String,
+    /// The name, below the import folder.
+    pub file: String,
+    /// How it is written, where its name does not say so.
+    pub format: Option<CopyFormat>,
+}
+
+/// How a file that is copied is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyFormat {
+    /// A JSON object a line, or one JSON array.
+    Json,
+    /// CSV with a header line.
+    Csv,
+    /// Parquet.
+    Parquet,
+}
+
+impl CopyFormat {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Json, Self::Csv, Self::Parquet];
+
+    /// As SQL has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Parquet => "parquet",
+        }
+    }
 }
 
 /// A statement, and where it stands in the script.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::column::{
-    APPEND_TIME, ColumnDef, MAX_EVENT_TIME, OFFSET, PARTITION, SOURCE_EPOCH, SOURCE_OFFSET, timestamp_type,
+    APPEND_TIME, ColumnDef, MAX_EVENT_TIME, OFFSET, PARTITION, RECEIVED_TIME, SOURCE_EPOCH, SOURCE_OFFSET, is_reserved,
+    timestamp_type,
 };
 use crate::transport::Transport;
 
@@ -42,7 +43,7 @@ pub struct StreamDef {
     pub incarnation: Uuid,
     /// The name in SQL.
     pub name: String,
-    /// Declared columns, in order.
+    /// Declared columns, in order; behind them those of `time_correction`.
     pub columns: Vec<ColumnDef>,
     /// Identity of an event; empty: no de-duplication, and records are spread evenly.
     pub primary_key: Vec<String>,
@@ -63,6 +64,12 @@ pub struct StreamDef {
     pub transport: Transport,
     /// Microseconds since the epoch.
     pub created_at_us: i64,
+}
+
+/// The horizon of duplicates is counted in steps of this, in append time: an id is remembered for the
+/// horizon, and for less than a step longer.
+pub fn dedup_step_us(dedup_horizon_us: i64) -> i64 {
+    (dedup_horizon_us / 1_024).max(1)
 }
 
 impl StreamDef {
@@ -103,6 +110,17 @@ impl StreamDef {
             fields.push(Field::new(SOURCE_OFFSET, DataType::Int64, false));
         }
         fields
+    }
+
+    /// True if event times are corrected when they come in (`time_correction = 'on'`): the stream then has
+    /// [`crate::column::time_columns`] behind those that were declared.
+    pub fn corrects_time(&self) -> bool {
+        self.columns.iter().any(|column| column.name == RECEIVED_TIME)
+    }
+
+    /// The columns that a client sends.
+    pub fn declared_columns(&self) -> impl Iterator<Item = &ColumnDef> {
+        self.columns.iter().filter(|column| !is_reserved(&column.name))
     }
 
     /// Index of a declared column.

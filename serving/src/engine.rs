@@ -19,6 +19,7 @@ use datafusion::scalar::ScalarValue;
 use schemas::freshness::{Freshness, Statistics};
 use schemas::problem::SqlPosition;
 use schemas::{Code, Problem};
+use storage::batch_view::CheckedStore;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -40,6 +41,8 @@ pub struct QueryEngine {
     pub(crate) parts: Parts,
     pub(crate) history: History,
     base: SessionState,
+    /// The store, with the checksums of batch views.
+    files: Arc<CheckedStore>,
     running: Semaphore,
     late: LateCounts,
     lookup: Lookup,
@@ -51,10 +54,19 @@ impl QueryEngine {
     /// # Errors
     /// DataFusion could not be set up.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Problem> {
-        let base = base_session(&parts)?;
+        let files = Arc::new(CheckedStore::new(parts.store.inner()));
+        let base = base_session(Arc::clone(&files))?;
         let running = Semaphore::new(parts.limits.queries_at_once.max(1));
         let lookup = Lookup::new(parts.store.clone());
-        Ok(Arc::new(Self { base, running, lookup, parts, history: History::default(), late: LateCounts::default() }))
+        Ok(Arc::new(Self {
+            base,
+            files,
+            running,
+            lookup,
+            parts,
+            history: History::default(),
+            late: LateCounts::default(),
+        }))
     }
 
     /// Answers one query.
@@ -220,7 +232,7 @@ pub(crate) fn sql_problem(error: &datafusion::common::DataFusionError, request: 
 }
 
 /// Functions, rules and caches that all queries share; no disk, no other object store than ours.
-fn base_session(parts: &Parts) -> Result<SessionState, Problem> {
+fn base_session(files: Arc<CheckedStore>) -> Result<SessionState, Problem> {
     let internal = |what: String| Problem::new(Code::Internal, format!("the query engine could not be set up: {what}"));
     let runtime: RuntimeEnv = RuntimeEnvBuilder::new()
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
@@ -228,9 +240,9 @@ fn base_session(parts: &Parts) -> Result<SessionState, Problem> {
         .map_err(|e| internal(e.to_string()))?;
     let url = Url::parse(STORE_URL).map_err(|e| internal(e.to_string()))?;
     // DataFusion's default reads the machine's files
-    let files = Url::parse("file://").map_err(|e| internal(e.to_string()))?;
-    runtime.deregister_object_store(&files).map_err(|e| internal(e.to_string()))?;
-    runtime.register_object_store(&url, parts.store.inner());
+    let machine = Url::parse("file://").map_err(|e| internal(e.to_string()))?;
+    runtime.deregister_object_store(&machine).map_err(|e| internal(e.to_string()))?;
+    runtime.register_object_store(&url, files);
     let mut config = operators::session::config();
     config.options_mut().execution.parquet.pushdown_filters = true;
     config.options_mut().execution.parquet.reorder_filters = true;

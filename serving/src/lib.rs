@@ -16,6 +16,7 @@ pub mod lookup;
 pub mod parts;
 pub mod problem;
 pub mod source;
+pub mod stored;
 mod system;
 #[cfg(test)]
 mod testing;

@@ -11,7 +11,7 @@ use schemas::statement::Placed;
 use schemas::{Catalog, Limits, Problem};
 use storage::catalog::CatalogStore;
 use storage::clock::Clock;
-use storage::layers::{Logs, Runs, Snapshots};
+use storage::layers::{Intake, Logs, Runs, Snapshots};
 use storage::store::Store;
 use uuid::Uuid;
 
@@ -90,6 +90,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Rows of a dead-letter log.
     pub dead_letter_schema: SchemaRef,
+    /// What came in; none where ingest is not known.
+    pub intake: Option<Arc<dyn Intake>>,
 }
 
 impl std::fmt::Debug for Parts {

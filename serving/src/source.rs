@@ -24,6 +24,7 @@ use object_store::ObjectStore;
 use operators::{StateSource, View};
 use schemas::Problem;
 use schemas::documents::manifest::Manifest;
+use storage::batch_view::CheckedStore;
 use storage::snapshot::ViewSnapshot;
 
 use crate::lookup::{key_arrays, matching};
@@ -59,7 +60,7 @@ pub struct SnapshotStates {
     view: Arc<View>,
     snapshot: Arc<ViewSnapshot>,
     layer: Layer,
-    store: Arc<dyn ObjectStore>,
+    store: Arc<CheckedStore>,
     scanned: Arc<AtomicU64>,
 }
 
@@ -72,7 +73,7 @@ impl std::fmt::Debug for SnapshotStates {
 
 impl SnapshotStates {
     /// The states of `layer`. The snapshot's coverage was asserted before.
-    pub fn new(view: Arc<View>, snapshot: Arc<ViewSnapshot>, layer: Layer, store: Arc<dyn ObjectStore>) -> Self {
+    pub fn new(view: Arc<View>, snapshot: Arc<ViewSnapshot>, layer: Layer, store: Arc<CheckedStore>) -> Self {
         Self { view, snapshot, layer, store, scanned: Arc::default() }
     }
 
@@ -93,7 +94,11 @@ impl SnapshotStates {
         let global = session.config_options().execution.parquet.clone();
         let options = TableParquetOptions { global, ..TableParquetOptions::default() };
         let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
-        let reader = CachedParquetFileReaderFactory::new(Arc::clone(&self.store), cache);
+        for file in &manifest.files {
+            self.store.expect(file).map_err(|e| DataFusionError::External(Box::new(e)))?;
+        }
+        let store: Arc<dyn ObjectStore> = self.store.clone();
+        let reader = CachedParquetFileReaderFactory::new(store, cache);
         let mut source = ParquetSource::new(self.view.state_schema())
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(reader))

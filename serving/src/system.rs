@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod layers;
+mod ledger;
 mod overview;
 mod rows;
 
@@ -52,7 +53,7 @@ pub(crate) async fn table(
         "views" => overview::views(catalog, snapshots).await,
         "queries" => overview::queries(history),
         "coverage" => layers::coverage(catalog, snapshots).await,
-        "ledger" => layers::ledger(catalog, snapshots).await,
+        "ledger" => ledger::ledger(parts, catalog, snapshots).await,
         _ => Err(Problem::new(Code::NotFound, format!("there is no system table {name}"))),
     };
     whole.map(Listed::whole)
@@ -82,6 +83,21 @@ pub(crate) async fn reconciliation(parts: &Parts, view: &ViewDef) -> Result<Reco
         ledger.appended, ledger.batch.counted, ledger.batch.filtered, ledger.batch.late, ledger.balance
     );
     check("ledger".into(), ledger.balance == 0, classes);
+    if let Some(intake) = &ledger.intake {
+        let counts = &intake.counts;
+        let classes = format!(
+            "{} received + {} replayed = {} accepted + {} duplicates + {} quarantined, balance {}; {} landed, {} in the log",
+            counts.received,
+            counts.replayed,
+            counts.accepted,
+            counts.duplicates,
+            counts.quarantined,
+            intake.balance,
+            intake.landed,
+            intake.tail
+        );
+        check("intake".into(), intake.balance == 0, classes);
+    }
     let cells = &certificate.cells;
     let skipped = cells.skipped.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     check(

@@ -73,6 +73,7 @@ impl World {
                 to: Cut::zero(1),
                 taken_at_us: NOW_US,
                 oldest_missing_us: None,
+                tail_unknown: false,
                 max_event_time_us: vec![None],
                 views: BTreeMap::new(),
             },
@@ -172,6 +173,7 @@ impl World {
             clock: Arc::new(ManualClock::at(NOW_US)),
             limits,
             dead_letter_schema: dead_letter_rows().schema(),
+            intake: None,
         })
         .unwrap()
     }

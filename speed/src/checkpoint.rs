@@ -52,9 +52,11 @@ impl StreamSpeed {
     async fn checkpoint_to_the_end(self: Arc<Self>) -> Result<Cut, Problem> {
         let _one_at_a_time = self.checkpointing.lock().await;
         let started = Instant::now();
+        let (asked_at_us, head) = (self.parts.clock.now_us(), self.parts.log.head());
         let this = Arc::clone(&self);
         let prepared = blocking(move || this.begin_checkpoint()).await?;
-        let Some((header, ranges)) = prepared else { return Ok(self.base.lock().durable.clone()) };
+        let Some((mut header, ranges)) = prepared else { return Ok(self.base.lock().durable.clone()) };
+        header.as_of_us = Some(self.as_of(asked_at_us, &head, &header.to).await?);
         self.commit(&header, &ranges).await?;
         let to = header.to.clone();
         self.finish_checkpoint(header, ranges);
@@ -144,6 +146,15 @@ impl StreamSpeed {
         base.version += 1;
     }
 
+    /// Everything that was acknowledged by then lies below `to`: what the log held at `asked_at_us` does, or is
+    /// not older than the first records that do not.
+    async fn as_of(&self, asked_at_us: i64, head: &Cut, to: &Cut) -> Result<i64, Problem> {
+        if head.is_at_most(to) {
+            return Ok(asked_at_us);
+        }
+        Ok(self.oldest_beyond(to).await?.map_or(asked_at_us, |oldest| oldest.min(asked_at_us)))
+    }
+
     fn event_times(&self) -> Vec<Option<i64>> {
         let mut times = vec![None; self.parts.log.partitions() as usize];
         self.for_each_shard(|shard| {
@@ -172,6 +183,7 @@ impl StreamSpeed {
             views: ranges.iter().map(|(id, range)| described(*id, range, views)).collect(),
             failed: self.failed_views(),
             created_at_us: self.parts.clock.now_us(),
+            as_of_us: None,
         }
     }
 

@@ -27,7 +27,7 @@ impl StreamSpeed {
             let _one_at_a_time = self.checkpointing.lock().await;
             let Some(links) = self.next_merge() else { return Ok(()) };
             let this = Arc::clone(self);
-            let link = blocking(move || this.merge_links(&links)).await??;
+            let link = blocking(move || this.merge_links(&links)).await?;
             let states: Vec<_> = link.views.values().map(|range| range.states.clone()).collect();
             match self.parts.deltas.commit(&link.header, &states).await {
                 // a crash between this commit and the removal leaves the merged object behind: it is as good
@@ -49,14 +49,16 @@ impl StreamSpeed {
         full_tier(&base).map(|range| base.links[range].to_vec())
     }
 
-    fn merge_links(&self, links: &[Link]) -> Result<Link, Problem> {
+    fn merge_links(&self, links: &[Link]) -> Link {
         let views = self.views_by_id();
         let (first, last) = (&links[0].header, &links[links.len() - 1].header);
         let mut ranges: BTreeMap<Uuid, Arc<RangeStates>> = BTreeMap::new();
         for (id, view) in &views {
             let parts: Vec<&RangeStates> =
                 links.iter().filter_map(|link| link.views.get(id).map(AsRef::as_ref)).collect();
-            if let (Some(start), Some(end)) = (parts.first(), parts.last()) {
+            // what ends before the last delta does is of a view that failed: merged, it would pass for the whole
+            let whole = |end: &&&RangeStates| last.to.is_at_most(&end.to);
+            if let (Some(start), Some(end)) = (parts.first(), parts.last().filter(whole)) {
                 let range = RangeStates {
                     from: start.from.clone(),
                     to: end.to.clone(),
@@ -79,7 +81,7 @@ impl StreamSpeed {
             failed: self.failed_views(),
             ..DeltaHeader::clone(last)
         };
-        Ok(Link { header: Arc::new(header), views: ranges })
+        Link { header: Arc::new(header), views: ranges }
     }
 
     fn swap_merged(&self, mut merged: Link) {

@@ -216,21 +216,22 @@ impl StreamSpeed {
         }
         let head = self.parts.log.head();
         let caught_up = self.wait_folded(&head, CATCH_UP.min(timeout)).await;
-        let oldest_missing_us = if caught_up { None } else { self.oldest_missing().await? };
+        let oldest_missing_us = if caught_up { None } else { self.oldest_beyond(&self.folded()).await? };
         let this = Arc::clone(self);
         let taking = tokio::task::spawn_blocking(move || this.take_snapshot(oldest_missing_us));
         taking.await.map_err(|e| Problem::new(Code::Internal, format!("taking a snapshot stopped: {e}")))
     }
 
-    async fn oldest_missing(&self) -> Result<Option<i64>, Problem> {
+    /// Append time of the oldest record that does not lie below `cut`.
+    pub(crate) async fn oldest_beyond(&self, cut: &Cut) -> Result<Option<i64>, Problem> {
         use arrow::array::AsArray;
-        let (folded, head) = (self.folded(), self.parts.log.head());
+        let head = self.parts.log.head();
         let mut oldest: Option<i64> = None;
         for (partition, end) in head.iter() {
-            if folded.offset(partition) >= end {
+            if cut.offset(partition) >= end {
                 continue;
             }
-            let frames = self.parts.log.read(partition, folded.offset(partition), 1).await.map_err(|e| e.problem())?;
+            let frames = self.parts.log.read(partition, cut.offset(partition), 1).await.map_err(|e| e.problem())?;
             for frame in frames.iter().take(1) {
                 let Some(column) = frame.rows.column_by_name(schemas::column::APPEND_TIME) else { continue };
                 let first = column.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().value(0);
@@ -257,6 +258,7 @@ impl StreamSpeed {
             stream: self.parts.stream.id,
             taken_at_us: self.parts.clock.now_us(),
             oldest_missing_us,
+            tail_unknown: false,
             max_event_time_us,
             views: base.views.keys().filter_map(view_of).collect(),
             to,

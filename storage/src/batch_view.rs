@@ -23,6 +23,8 @@ use crate::error::StorageError;
 use crate::store::Store;
 
 mod cache;
+mod checked_store;
+mod checksums;
 mod file;
 mod index;
 mod part;
@@ -30,6 +32,7 @@ mod remote;
 mod writer;
 
 use cache::PageCache;
+pub use checked_store::CheckedStore;
 use part::Part;
 pub use writer::BatchViewWriter;
 

@@ -1,6 +1,7 @@
 //! The stored catalogue: every change is a new version, created only if absent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemas::{Catalog, Code, Problem};
 use tokio::sync::{Mutex, watch};
@@ -12,6 +13,10 @@ use crate::store::Store;
 
 /// Versions that are kept behind the current one.
 const VERSIONS_KEPT: usize = 10;
+/// How often a change is written while the store fails.
+const WRITES_MAX: u32 = 4;
+/// Between two of these writes.
+const WRITE_PAUSE: Duration = Duration::from_millis(250);
 
 /// The catalogue of one store.
 #[derive(Debug)]
@@ -55,7 +60,7 @@ impl CatalogStore {
         let answer = change(&mut next)?;
         next.sequence += 1;
         let sequence = next.sequence;
-        match self.documents.put_new(sequence, &next).await {
+        match self.write(sequence, &next).await {
             Ok(()) => {}
             Err(StorageError::Conflict { .. }) => return Err(self.lost().await),
             Err(cause) => return Err(cause.problem()),
@@ -63,6 +68,34 @@ impl CatalogStore {
         self.current.send_replace(Arc::new(next));
         self.prune().await;
         Ok(answer)
+    }
+
+    /// After a failure it is open whether the version is there: the same bytes again settle it.
+    async fn write(&self, sequence: u64, next: &Catalog) -> Result<(), StorageError> {
+        for _ in 1..WRITES_MAX {
+            match self.documents.put_new(sequence, next).await {
+                Err(StorageError::Io { .. }) => tokio::time::sleep(WRITE_PAUSE).await,
+                written => return written,
+            }
+        }
+        self.documents.put_new(sequence, next).await
+    }
+
+    /// Takes over a newer version that another process has made.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`
+    pub async fn refresh(&self) -> Result<Arc<Catalog>, StorageError> {
+        if let Some((_, newest)) = self.documents.latest().await? {
+            self.current.send_if_modified(|current| {
+                let is_newer = newest.sequence > current.sequence;
+                if is_newer {
+                    *current = Arc::new(newest);
+                }
+                is_newer
+            });
+        }
+        Ok(self.current())
     }
 
     /// Another process (or a write of ours that failed half-way) was first: takes over its version,

@@ -19,6 +19,7 @@ use crate::store::Store;
 mod bytes_of;
 
 pub use bytes_of::{decode, encode};
+pub(crate) use bytes_of::{read_stream, write_stream};
 
 /// A delta in memory.
 #[derive(Debug, Clone)]
@@ -83,10 +84,9 @@ impl DeltaStore {
     /// # Errors
     /// `Damaged` on a gap, or when cuts do not meet; `Io`
     pub async fn chain(&self, stream: Uuid, first_needed: Option<u64>) -> Result<Vec<Delta>, StorageError> {
-        let names = self.names(stream).await?;
         let damaged = |reason: String| StorageError::Damaged { path: paths::deltas(stream), reason };
         let mut chain: Vec<Delta> = vec![];
-        for (first, last) in select(&names, first_needed).map_err(damaged)? {
+        for (first, last) in self.chain_names(stream, first_needed).await? {
             let delta = self.read(stream, first, last).await?;
             if let Some(before) = chain.last().filter(|before| !before.header.to.same_position(&delta.header.from)) {
                 let (end, start) = (&before.header.to, &delta.header.from);
@@ -95,6 +95,15 @@ impl DeltaStore {
             chain.push(delta);
         }
         Ok(chain)
+    }
+
+    /// First and last checkpoints of the deltas of [`DeltaStore::chain`].
+    ///
+    /// # Errors
+    /// `Damaged` on a gap; `Io`
+    pub async fn chain_names(&self, stream: Uuid, first_needed: Option<u64>) -> Result<Vec<(u64, u64)>, StorageError> {
+        let names = self.names(stream).await?;
+        select(&names, first_needed).map_err(|reason| StorageError::Damaged { path: paths::deltas(stream), reason })
     }
 
     /// Removes the deltas that end before `checkpoint`.

@@ -1,14 +1,16 @@
 //! What the layers ask of each other. They do not see each other: `cli` hands each the others'
 //! implementations of these traits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemas::documents::ledger::IntakeBucket;
 use schemas::documents::manifest::Manifest;
 use schemas::documents::run::{RunDocument, RunKind, RunTrigger};
 use schemas::documents::source::Hole;
-use schemas::{Certificate, Cut, Problem};
+use schemas::{Certificate, Cut, Offset, Problem};
 use uuid::Uuid;
 
 use crate::log::Log;
@@ -133,4 +135,25 @@ pub trait Logs: Send + Sync {
     fn source(&self, _stream: Uuid) -> Option<SourceStatus> {
         None
     }
+
+    /// The log of what became of records that were not simply appended; it has one partition.
+    fn receipts(&self, _stream: Uuid) -> Option<Arc<dyn Log>> {
+        None
+    }
+}
+
+/// Asked of ingest, by batch and serving: what came in, and what became of it.
+#[async_trait]
+pub trait Intake: Send + Sync {
+    /// The ledger of a stream's intake, by partition and ten minutes of append time, in that order.
+    ///
+    /// # Errors
+    /// `not_found`; the log failed.
+    async fn intake(&self, stream: Uuid) -> Result<Vec<IntakeBucket>, Problem>;
+
+    /// Dead letters that were replayed, by offset, with the time of the replay in microseconds.
+    ///
+    /// # Errors
+    /// As above.
+    async fn replayed(&self, stream: Uuid) -> Result<BTreeMap<Offset, i64>, Problem>;
 }

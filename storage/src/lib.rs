@@ -27,6 +27,7 @@ pub mod log;
 pub mod manifests;
 pub mod master;
 pub mod numbered;
+pub mod owner;
 pub mod paths;
 pub mod runs;
 pub mod snapshot;

@@ -4,12 +4,19 @@ use uuid::Uuid;
 
 /// Folder of the catalogue's versions.
 pub const CATALOG: &str = "catalog/";
+/// Folder of the documents that say whose the store is.
+pub const OWNERS: &str = "owners/";
 /// Folder of the run documents.
 pub const RUNS: &str = "runs/";
 
 /// `catalog/{sequence}.json`
 pub fn catalog(sequence: u64) -> String {
     numbered(CATALOG, sequence)
+}
+
+/// `owners/{epoch}.json`
+pub fn owner(epoch: u64) -> String {
+    numbered(OWNERS, epoch)
 }
 
 /// `deltas/{stream}/`
@@ -92,6 +99,16 @@ pub fn table_versions(table: Uuid) -> String {
 /// `tables/{table}/{version}.parquet`
 pub fn table(table: Uuid, version: u32) -> String {
     format!("tables/{table}/{version:010}.parquet")
+}
+
+/// `imports/{stream}/`
+pub fn imports(stream: Uuid) -> String {
+    format!("imports/{stream}/")
+}
+
+/// `imports/{stream}/{content}.json`: how far an import is, named by the hash of what it imports.
+pub fn import(stream: Uuid, content: u128) -> String {
+    format!("imports/{stream}/{content:032x}.json")
 }
 
 /// `master/{stream}/`: the root of a stream's Delta table.

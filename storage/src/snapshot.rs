@@ -9,6 +9,8 @@ use schemas::position::{CoverageBroken, assert_chain};
 use schemas::{Cut, LedgerCounts, Problem};
 use uuid::Uuid;
 
+pub mod wire;
+
 /// The states of one view over an exact range of offsets.
 #[derive(Debug, Clone)]
 pub struct RangeStates {
@@ -90,6 +92,9 @@ pub struct StreamSnapshot {
     pub taken_at_us: i64,
     /// Append time of the oldest durable record that is not in it; none if all are.
     pub oldest_missing_us: Option<i64>,
+    /// True if the stream's owner could not be asked for what is newer than its last delta: how much that
+    /// is is not known, and nothing acknowledged before `oldest_missing_us` is among it.
+    pub tail_unknown: bool,
     /// Largest event time per partition below `to`, microseconds.
     pub max_event_time_us: Vec<Option<i64>>,
     /// By view id.

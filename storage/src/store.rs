@@ -2,29 +2,54 @@
 //!
 //! A local folder, S3, Google Cloud Storage, Azure or memory. On a local disk a written document is
 //! durable when the call returns; object stores promise that themselves.
+//!
+//! What is asked of an object store: a put that creates only if nothing is there, reads that see what
+//! was written, and listings, in any order. Nothing is renamed and nothing is appended to.
 
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{Attribute, Attributes, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use url::Url;
+use uuid::Uuid;
 
 use crate::error::StorageError;
 
+mod cache;
+mod cached;
+pub mod conformance;
 pub mod durable;
+pub(crate) mod ordered;
+mod remote;
+pub(crate) mod upload;
+
+/// Metadata of an object that says who created it: of two writers of equal bytes only one has won.
+/// Only letters: a name that every store and proxy passes on.
+const WRITER: &str = "bifoldwriter";
+/// How often an object is created anew that was refused although nothing is there.
+const CREATE_ATTEMPTS_MAX: u32 = 6;
+/// Before the first of these attempts; it doubles.
+const CREATE_PAUSE: Duration = Duration::from_millis(20);
 
 /// A root URL and the object store behind it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     url: Url,
     bucket: Arc<dyn ObjectStore>,
+    /// For what is written, and what may have changed.
+    direct: Arc<dyn ObjectStore>,
+    /// For reading: through the cache, if there is one.
     inner: Arc<dyn ObjectStore>,
     kind: Kind,
+    writer: Arc<str>,
+    /// Where large objects are gathered before they go to a remote store.
+    scratch: Option<Arc<FsPath>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,9 +84,8 @@ impl Store {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        let (bucket, prefix) =
-            object_store::parse_url_opts(&url, credentials()).map_err(|cause| failed(cause.into()))?;
-        Ok(Self::with_prefix(url, Arc::from(bucket), prefix, Kind::Remote))
+        let (bucket, prefix) = remote::open(&url).map_err(|cause| failed(cause.into()))?;
+        Ok(Self::with_prefix(url, bucket, prefix, Kind::Remote))
     }
 
     /// An empty store in memory, for tests.
@@ -72,7 +96,7 @@ impl Store {
         let bucket: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
         #[expect(clippy::expect_used, reason = "a constant")]
         let url = Url::parse("memory:///").expect("a URL");
-        Self { url, inner: Arc::clone(&bucket), bucket, kind: Kind::Memory }
+        Self::with_prefix(url, bucket, Path::default(), Kind::Memory)
     }
 
     /// Any object store under any URL: a test's failing one, for example. Paths of `url` are keys.
@@ -97,7 +121,51 @@ impl Store {
         } else {
             Arc::new(PrefixStore::new(Arc::clone(&bucket), prefix))
         };
-        Self { url, bucket, inner, kind }
+        let writer = Uuid::new_v4().simple().to_string().into();
+        Self { url, bucket, direct: Arc::clone(&inner), inner, kind, writer, scratch: None }
+    }
+
+    /// The same store; what is to become a large object is gathered in a local folder that nobody else uses,
+    /// not in memory.
+    #[must_use]
+    pub fn with_scratch(self, folder: &FsPath) -> Self {
+        Self { scratch: Some(folder.into()), ..self }
+    }
+
+    /// A local file to gather an object in, if the store is remote and has a folder for that.
+    pub(crate) fn scratch_file(&self) -> Option<PathBuf> {
+        let folder = self.scratch.as_ref().filter(|_| self.is_shared())?;
+        Some(folder.join(Uuid::new_v4().simple().to_string()))
+    }
+
+    /// Writes or overwrites an object with the bytes of a local file.
+    ///
+    /// # Errors
+    /// `Io`: the object is the old one or the new one.
+    pub(crate) async fn put_file(&self, path: &str, file: &FsPath) -> Result<(), StorageError> {
+        upload::put_file(self.direct.as_ref(), &Path::from(path), file)
+            .await
+            .map_err(|cause| StorageError::io(format!("writing {path}"), cause))
+    }
+
+    /// The same store; objects that never change are kept in a local folder once they were read, at
+    /// most so many bytes of them. A local store needs none and stays as it is.
+    ///
+    /// # Errors
+    /// The folder could not be made or read.
+    pub fn with_cache(self, folder: &FsPath, bytes_max: u64) -> Result<Self, StorageError> {
+        if self.kind != Kind::Remote || bytes_max == 0 {
+            return Ok(self);
+        }
+        let cache = cache::DiskCache::open(folder, bytes_max)
+            .map_err(|cause| StorageError::io(format!("opening the cache {}", folder.display()), cause))?;
+        let inner = Arc::new(cached::Cached::new(Arc::clone(&self.direct), &self.url, cache));
+        Ok(Self { inner, ..self })
+    }
+
+    /// True if other machines may reach it too.
+    pub fn is_shared(&self) -> bool {
+        self.kind == Kind::Remote
     }
 
     /// The root, with a slash at its end.
@@ -148,12 +216,12 @@ impl Store {
         if let Some(file) = self.local_path(path) {
             return blocking("writing", path, move || durable::replace(&file, &bytes)).await;
         }
-        let payload = PutPayload::from_bytes(bytes);
-        self.inner.put(&Path::from(path), payload).await.map_err(|cause| failure("writing", path, cause))?;
-        Ok(())
+        let put = upload::put(self.direct.as_ref(), &Path::from(path), bytes).await;
+        put.map_err(|cause| StorageError::io(format!("writing {path}"), cause))
     }
 
-    /// Creates an object, durably; of several writers exactly one wins.
+    /// Creates an object, durably; of several writers exactly one wins. The same bytes again from the same
+    /// opened store (and its clones) are the same writer's: a caller may try again after an error.
     ///
     /// # Errors
     /// `Conflict` when another one is there; `Io` when it is not known to be there.
@@ -164,26 +232,43 @@ impl Store {
                 blocking("creating", path, move || durable::create_new(&file, &bytes)).await
             }
             Kind::Memory => self.create(path, bytes).await.map_err(|cause| failure("creating", path, cause)),
-            Kind::Remote => {
-                let Err(cause) = self.create(path, bytes.clone()).await else { return Ok(()) };
-                self.who_won(path, &bytes, failure("creating", path, cause)).await
-            }
+            Kind::Remote => self.create_or_lose(path, &bytes).await,
         }
     }
 
     async fn create(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        self.inner.put_opts(&Path::from(path), PutPayload::from_bytes(bytes), options).await.map(|_| ())
+        let writer = (Attribute::Metadata(WRITER.into()), self.writer.to_string());
+        let options =
+            PutOptions { mode: PutMode::Create, attributes: Attributes::from_iter([writer]), ..PutOptions::default() };
+        self.direct.put_opts(&Path::from(path), PutPayload::from_bytes(bytes), options).await.map(|_| ())
     }
 
-    /// A request that was retried below us may have won although it reports an error: the stored
-    /// bytes tell.
-    async fn who_won(&self, path: &str, ours: &Bytes, error: StorageError) -> Result<(), StorageError> {
-        match self.get(path).await {
-            Ok(stored) if stored == *ours => Ok(()),
-            Ok(_) => Err(StorageError::Conflict { path: path.into() }),
-            Err(_) => Err(error),
+    /// Whatever a request reports, what is stored tells who has won: one that was repeated below us may
+    /// have won although it reports an error, and a store may refuse while others write (409) and then
+    /// hold nothing.
+    async fn create_or_lose(&self, path: &str, ours: &Bytes) -> Result<(), StorageError> {
+        let mut pause = CREATE_PAUSE;
+        let mut attempt = 1;
+        loop {
+            let Err(cause) = self.create(path, ours.clone()).await else { return Ok(()) };
+            let was_refused = matches!(cause, Error::AlreadyExists { .. } | Error::Precondition { .. });
+            match self.is_ours(path, ours).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(StorageError::Conflict { path: path.into() }),
+                Err(Error::NotFound { .. }) if was_refused && attempt < CREATE_ATTEMPTS_MAX => {}
+                Err(_) => return Err(StorageError::io(format!("creating {path}"), cause)),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+            attempt += 1;
         }
+    }
+
+    async fn is_ours(&self, path: &str, ours: &Bytes) -> Result<bool, Error> {
+        let stored = self.direct.get(&Path::from(path)).await?;
+        let writer = stored.attributes.get(&Attribute::Metadata(WRITER.into()));
+        let is_writer = writer.is_some_and(|writer| writer.as_ref() == self.writer.as_ref());
+        Ok(stored.bytes().await? == *ours && is_writer)
     }
 
     /// Removes an object; one that is missing is fine.
@@ -191,7 +276,7 @@ impl Store {
     /// # Errors
     /// `Io`
     pub async fn delete(&self, path: &str) -> Result<(), StorageError> {
-        match self.inner.delete(&Path::from(path)).await {
+        match self.direct.delete(&Path::from(path)).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(cause) => Err(failure("removing", path, cause)),
         }
@@ -213,37 +298,44 @@ impl Store {
     /// # Errors
     /// `Io`
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StorageError> {
-        let objects: Vec<_> = self
-            .inner
+        let mut objects: Vec<_> = self
+            .direct
             .list(Some(&Path::from(prefix)))
             .map_ok(|object| (object.location.to_string(), object.size))
             .try_collect()
             .await
-            .map_err(|cause| failure("listing", prefix, cause))?;
-        let mut objects = objects;
+            // an empty folder is no error: what is not there is the bucket
+            .map_err(|cause| StorageError::io(format!("listing {}{prefix}", self.url), cause))?;
         objects.sort_unstable();
         Ok(objects)
     }
 
     /// Removes what a killed process left half written in a local folder. Call it once at the start,
-    /// when no other process works in the folder.
+    /// when no other process works in the folder. Of a remote store it is what was gathered for it.
     ///
     /// # Errors
     /// `Io`
     pub async fn sweep(&self) -> Result<(), StorageError> {
-        let Kind::Local(folder) = &self.kind else { return Ok(()) };
-        let folder = folder.clone();
-        blocking("sweeping", "", move || durable::sweep(&folder)).await
+        match (&self.kind, &self.scratch) {
+            (Kind::Local(folder), _) => {
+                let folder = folder.clone();
+                blocking("sweeping", "", move || durable::sweep(&folder)).await
+            }
+            (Kind::Remote, Some(scratch)) => {
+                let scratch = Arc::clone(scratch);
+                blocking("sweeping", "", move || empty(&scratch)).await
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// The environment's variables in the spelling that object stores take their options in.
-fn credentials() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
-        let name = name.into_string().ok()?.to_lowercase();
-        let ours = ["aws_", "google_", "azure_"].iter().any(|family| name.starts_with(family));
-        if ours { Some((name, value.into_string().ok()?)) } else { None }
-    })
+/// An empty folder, whatever was in it.
+fn empty(folder: &FsPath) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(cause),
+        _ => std::fs::create_dir_all(folder),
+    }
 }
 
 fn failure(doing: &str, path: &str, cause: Error) -> StorageError {

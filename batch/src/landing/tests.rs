@@ -99,8 +99,8 @@ async fn log_is_given_up_only_below_what_nobody_needs() {
     let limits = Limits { log_retention_ms: 10, ..Limits::default() };
     let scene = scene(limits).await;
     push(&scene.log, &Cut(vec![100, 100, 100]));
-    // a record's append time is START_US plus its offset in microseconds; the horizon is a second
-    scene.clock.advance_us(SECOND_US + 60);
+    // a record's append time is START_US plus its offset in microseconds; the horizon is a second and a step
+    scene.clock.advance_us(SECOND_US + schemas::stream::dedup_step_us(SECOND_US) + 60);
     assert_eq!(scene.landing.truncatable().await.unwrap().total(), 0, "speed's checkpoint is not known");
     *scene.durable.lock() = Some(Cut(vec![100, 40, 100]));
     assert_eq!(scene.landing.truncatable().await.unwrap().total(), 0, "nothing has landed");

@@ -1,6 +1,5 @@
 //! The scan: units → folders → runs of states, on all threads.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::record_batch::RecordBatch;
@@ -195,8 +194,7 @@ impl Shared<'_> {
 
 /// Folds rows and fills the whole ledger, the position hash too.
 fn fold(folder: &mut Folder, partition: Partition, base: Offset, rows: &RecordBatch) -> Result<LedgerCounts, Problem> {
-    let columns = rows.columns().iter().map(Arc::clone).collect();
-    let mut counts = folder.fold_columns(partition, base, columns, rows.num_rows())?;
+    let mut counts = folder.fold_columns(partition, base, rows.columns(), rows.num_rows())?;
     let mut positions = LedgerCounts::default();
     evidence::count_positions(&mut positions, partition, base..base + rows.num_rows() as u64);
     counts.positions_hi = positions.positions_hi;

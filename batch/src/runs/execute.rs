@@ -248,6 +248,9 @@ impl RunService {
             Some(reason) => audit::not_sampled(reason),
             None => self.ask_oracle(live, plan, made, sampled).await?,
         };
+        if let Some(intake) = &self.parts.intake {
+            audit::add_intake(&mut certificate, &intake.intake(plan.view.stream.id).await?, &plan.cut);
+        }
         audit::conclude(&mut certificate, check, made.late_list.clone());
         certificate.created_at_us = self.parts.clock.now_us();
         certificate.audit_ms = started.elapsed().as_millis() as u64;

@@ -81,6 +81,7 @@ impl Scene {
             clock,
             limits: Limits::default(),
             threads: 2,
+            intake: None,
         };
         let service = Arc::new(RunService::new(parts.clone()));
         Self { service, parts, views, speed, log, stop: CancellationToken::new(), task: Mutex::default() }

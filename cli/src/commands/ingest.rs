@@ -12,12 +12,12 @@ use schemas::PositionToken;
 use schemas::freshness::IngestAnswer;
 use serde_json::{Value, json};
 
-use self::bodies::{Body, open};
+use self::bodies::{Body, InputFormat, Unquoted};
 use self::feed::Feed;
 use super::Session;
 use crate::arguments::IngestArguments;
 use crate::client::Client;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure, fail};
 use crate::output::{Format, grouped, note};
 use crate::progress::{Progress, rate};
 
@@ -75,12 +75,13 @@ fn joined(before: &str, after: &str) -> String {
 }
 
 pub(super) async fn ingest(session: &Session, options: &IngestArguments) -> anyhow::Result<()> {
-    let input = open(&options.file)?;
-    let size = input.size();
-    let feed = Feed::start(input.bodies(options.batch_rows));
-    let mut progress = Progress::bytes(size);
+    let sources = Sources::open(session, options).await?;
+    if options.all_or_nothing {
+        check_all(session, options, &sources).await?;
+    }
+    let mut progress = Progress::bytes(sources.size()?);
     let mut totals = Totals::default();
-    let result = send_all(session, options, feed, &mut totals, &mut progress).await;
+    let result = send_all(session, options, sources.feed()?, Mode::of(options), (&mut totals, &mut progress)).await;
     progress.finish();
     note(&summary(&totals, progress.elapsed()));
     result.with_context(|| {
@@ -93,18 +94,123 @@ pub(super) async fn ingest(session: &Session, options: &IngestArguments) -> anyh
     }
 }
 
+/// The first of two passes: nothing is sent for good unless all of it fits.
+async fn check_all(session: &Session, options: &IngestArguments, sources: &Sources) -> anyhow::Result<()> {
+    let mut progress = Progress::bytes(sources.size()?);
+    let mut totals = Totals::default();
+    let result = send_all(session, options, sources.feed()?, Mode::Check, (&mut totals, &mut progress)).await;
+    progress.finish();
+    result?;
+    if totals.quarantined > 0 {
+        let (bad, all) = (grouped(totals.quarantined), grouped(totals.received));
+        return fail(
+            Exit::Failed,
+            format!("stream {}: {bad} of {all} events do not fit; nothing was sent", options.stream),
+        );
+    }
+    Ok(())
+}
+
+/// How the server takes the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Bad ones go to the dead letters.
+    Quarantine,
+    /// A request with a bad one is refused.
+    Strict,
+    /// Nothing is written.
+    Check,
+}
+
+impl Mode {
+    fn of(options: &IngestArguments) -> Self {
+        if options.all_or_nothing { Self::Strict } else { Self::Quarantine }
+    }
+
+    /// As the parameter `mode` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Quarantine => "quarantine",
+            Self::Strict => "strict",
+            Self::Check => "check",
+        }
+    }
+}
+
+/// The files of an import, in order.
+struct Sources {
+    files: Vec<(String, InputFormat)>,
+    unquoted: Unquoted,
+    batch_rows: u64,
+}
+
+impl Sources {
+    async fn open(session: &Session, options: &IngestArguments) -> anyhow::Result<Self> {
+        let with_format = |file: String| (options.format.unwrap_or_else(|| InputFormat::of(&file)), file);
+        let files: Vec<_> = bodies::files(&options.file)?.into_iter().map(with_format).map(|(f, n)| (n, f)).collect();
+        if options.all_or_nothing && options.file == "-" {
+            return fail(Exit::Usage, "--all-or-nothing reads its input twice: name a file");
+        }
+        let is_csv = files.iter().any(|(_, format)| *format == InputFormat::Csv);
+        let mut unquoted = Unquoted::new();
+        if is_csv || options.all_or_nothing {
+            let stream = session.client.get(&["v1", "streams", &options.stream]).await?;
+            if options.all_or_nothing && stream["primary_key"].as_array().is_none_or(Vec::is_empty) {
+                let text = format!(
+                    "stream {}: has no primary key: an import that is cut short would count twice",
+                    options.stream
+                );
+                return fail(Exit::Usage, text);
+            }
+            unquoted = unquoted_columns(&stream);
+        }
+        Ok(Self { files, unquoted, batch_rows: options.batch_rows })
+    }
+
+    /// Bytes of all files, if that is known.
+    fn size(&self) -> anyhow::Result<Option<u64>> {
+        let mut total = Some(0);
+        for (name, format) in &self.files {
+            let size = bodies::open(name, *format, &self.unquoted)?.size();
+            total = total.zip(size).map(|(total, size)| total + size);
+        }
+        Ok(total)
+    }
+
+    fn feed(&self) -> anyhow::Result<Feed> {
+        let mut inputs = vec![];
+        for (name, format) in &self.files {
+            inputs.push(bodies::open(name, *format, &self.unquoted)?);
+        }
+        let rows = self.batch_rows;
+        let mut before = 0;
+        Ok(Feed::start(inputs.into_iter().flat_map(move |input| {
+            let start = before;
+            before += input.size().unwrap_or(0);
+            input.bodies(rows).map(move |body| body.map(|body| Body { read: start + body.read, ..body }))
+        })))
+    }
+}
+
+/// Booleans and JSON: their values may not stand in quotes.
+fn unquoted_columns(stream: &Value) -> Unquoted {
+    let columns = stream["columns"].as_array().into_iter().flatten();
+    let bare = columns.filter(|column| matches!(column["type"].as_str(), Some("BOOLEAN" | "JSONB" | "JSON")));
+    bare.filter_map(|column| column["name"].as_str().map(str::to_owned)).collect()
+}
+
 async fn send_all(
     session: &Session,
     options: &IngestArguments,
     mut feed: Feed,
-    totals: &mut Totals,
-    progress: &mut Progress,
+    mode: Mode,
+    (totals, progress): (&mut Totals, &mut Progress),
 ) -> anyhow::Result<()> {
     let in_flight = usize::try_from(options.in_flight)?;
     let bodies = futures::stream::poll_fn(|context| feed.poll_next(context));
     let send = |body: anyhow::Result<Body>| async {
         let body = body?;
-        let answer = offer(&session.client, &options.stream, body.bytes).await?;
+        let answer = offer(&session.client, &options.stream, body.bytes, mode).await?;
         Ok::<_, anyhow::Error>((body.read, answer))
     };
     let mut answers = bodies.map(send).buffered(in_flight);
@@ -123,10 +229,10 @@ async fn send_all(
 }
 
 /// Sends one body; waits as long as a full server says, within bounds.
-pub async fn offer(client: &Client, stream: &str, body: Bytes) -> anyhow::Result<IngestAnswer> {
+pub async fn offer(client: &Client, stream: &str, body: Bytes, mode: Mode) -> anyhow::Result<IngestAnswer> {
     let since = Instant::now();
     loop {
-        let error = match client.ingest(stream, body.clone()).await {
+        let error = match client.ingest(stream, body.clone(), mode).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };

@@ -225,7 +225,7 @@ fn origin(figment: &Figment, key: String) -> Origin {
     let value = figment.find_value(&key).ok().filter(|value| !matches!(value, Value::Empty(..)));
     let text = match (&value, key.as_str()) {
         (None, _) => None,
-        (Some(_), "auth.token") => Some("\"…\"".to_owned()),
+        (Some(_), "auth.token" | "auth.owner_token") => Some("\"…\"".to_owned()),
         (Some(value), _) => Some(serde_json::to_string(value).unwrap_or_default()),
     };
     let origin = figment.find_metadata(&key).map_or_else(|| "built-in".to_owned(), |found| origin_text(found, &key));

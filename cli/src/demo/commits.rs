@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::git;
 use super::scenario::{Events, Scenario, View};
-use crate::commands::ingest::bodies::{Body, open};
+use crate::commands::ingest::bodies::{Body, InputFormat, Unquoted, open};
 use crate::exit::{Exit, fail};
 use crate::output::grouped;
 
@@ -20,7 +20,7 @@ CREATE STREAM commits (
 
 /// A file of commits, plain or packed.
 pub(super) fn of_file(path: &Path) -> anyhow::Result<Scenario> {
-    let input = open(&path.display().to_string())?;
+    let input = open(&path.display().to_string(), InputFormat::Json, &Unquoted::new())?;
     let size = input.size().unwrap_or(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(scenario(format!("the commits in {name}, in order of arrival"), Box::new(input.bodies(BODY_ROWS)), size))

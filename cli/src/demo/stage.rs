@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::scenario::Scenario;
 use crate::client::{Client, RunAnswer, SqlAnswer, SqlRequest};
 use crate::commands::ingest::feed::Feed;
-use crate::commands::ingest::{Totals, offer};
+use crate::commands::ingest::{Mode, Totals, offer};
 use crate::commands::run::{check, wait_for};
 use crate::exit::{Exit, fail};
 use crate::output::{Tone, freshness_line, grouped, paint, text};
@@ -77,7 +77,7 @@ impl Stage {
     pub(super) async fn send_next(&mut self) -> anyhow::Result<bool> {
         let Some(body) = self.feed.next().await? else { return Ok(false) };
         let since = Instant::now();
-        let answer = offer(&self.client, self.stream, body.bytes).await?;
+        let answer = offer(&self.client, self.stream, body.bytes, Mode::Quarantine).await?;
         self.sending += since.elapsed();
         self.totals.add(&answer);
         self.read = body.read;

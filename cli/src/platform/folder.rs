@@ -9,11 +9,15 @@ use uuid::Uuid;
 
 use crate::config::{ADMIN_TOKEN_FILE, Config, ENDPOINT_FILE};
 
+/// File in the data folder that holds its identity.
+const NODE_FILE: &str = "node-id";
+
 /// A data folder that this process owns until it ends.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
     root: PathBuf,
     token: String,
+    import_dir: Option<PathBuf>,
     /// Held as long as the platform runs.
     _lock: File,
 }
@@ -40,7 +44,7 @@ impl DataFolder {
             _ => {}
         }
         let token = admin_token(&root, config.auth.token.as_deref())?;
-        Ok(Self { root, token, _lock: lock })
+        Ok(Self { root, token, import_dir: config.import_dir.clone(), _lock: lock })
     }
 
     pub(crate) fn token(&self) -> &str {
@@ -56,14 +60,53 @@ impl DataFolder {
         self.root.join("log").join(stream.to_string()).join(kind)
     }
 
-    /// Both logs of a stream.
+    /// Where a stream's ids go that memory has no room for: beside its logs, which they are made of.
+    pub(crate) fn ids(&self, stream: Uuid) -> PathBuf {
+        self.logs(stream).join("ids")
+    }
+
+    /// All logs of a stream.
     pub(crate) fn logs(&self, stream: Uuid) -> PathBuf {
         self.root.join("log").join(stream.to_string())
+    }
+
+    /// The one folder that `COPY … FROM` reads; none: it reads nothing.
+    pub(crate) fn import_folder(&self) -> Option<&Path> {
+        self.import_dir.as_deref()
     }
 
     /// Where runs spill.
     pub(crate) fn spill(&self) -> PathBuf {
         self.root.join("spill")
+    }
+
+    /// Where pieces of a remote store's objects are kept.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// Where large objects are gathered before they go to a remote store.
+    pub(crate) fn upload(&self) -> PathBuf {
+        self.root.join("upload")
+    }
+
+    /// The folder itself, for people.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder's identity: made when it is asked for first, and moved and copied with the folder.
+    pub(crate) fn node(&self) -> anyhow::Result<Uuid> {
+        let path = self.root.join(NODE_FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().with_context(|| format!("{} is no identity", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let node = Uuid::new_v4();
+                write_secret(&self.root, &path, &node.to_string()).with_context(|| path.display().to_string())?;
+                Ok(node)
+            }
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
     }
 
     /// Tells clients on this machine where the server is.

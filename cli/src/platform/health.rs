@@ -25,6 +25,11 @@ pub(crate) async fn healthz() -> impl IntoResponse {
     Json(json!({ "status": "ok" }))
 }
 
+/// A node that only answers queries listens once it has read the store.
+pub(crate) async fn ready() -> impl IntoResponse {
+    Json(json!({ "status": "ready", "reasons": [] }))
+}
+
 /// Every stream is recovered and its fold is near the head of its log; otherwise 503 with the reasons.
 pub(crate) async fn readyz(State(state): State<HealthState>) -> impl IntoResponse {
     let mut reasons = vec![];

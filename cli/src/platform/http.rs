@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use schemas::{Code, Problem};
 use serving::problem::HttpProblem;
@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
 use super::health::{self, HealthState};
-use super::{Wired, http_state};
+use super::reader::Reader;
+use super::{Wired, http_state, internal};
 
 /// Buckets of every histogram of seconds.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
@@ -59,7 +60,30 @@ pub(super) fn router(wired: &Wired, token: &str, metrics: PrometheusHandle) -> R
         .route("/metrics", get(render_metrics).with_state((health.clone(), metrics)))
         .method_not_allowed_fallback(serving::problem::method_not_allowed)
         .with_state(health);
-    let guarded = serving::http::router(http_state(wired)).merge(ingest::http::router(Arc::clone(&wired.ingest)));
+    let for_nodes = Router::new()
+        .route("/v1/internal/streams/{stream}/tail", get(internal::tail))
+        .with_state(Arc::clone(&wired.registry));
+    let guarded = serving::http::router(http_state(wired))
+        .merge(ingest::http::router(Arc::clone(&wired.ingest)))
+        .merge(super::events::router(&wired.registry, &wired.ingest, &wired.speed));
+    assemble(guarded.merge(for_nodes), open, token)
+}
+
+/// All routes of a node that only answers queries.
+pub(super) fn reader_router(reader: &Reader, token: &str, metrics: PrometheusHandle) -> Router {
+    let statements = Arc::clone(&reader.statements);
+    let state =
+        serving::http::HttpState { engine: Arc::clone(&reader.engine), statements: Arc::clone(&statements) as _ };
+    let open = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(move || async move { rendered(&metrics) }));
+    let no_events = any(move || async move { HttpProblem(statements.no_events()) });
+    let guarded = serving::http::router(state).route("/v1/streams/{stream}/events", no_events);
+    assemble(guarded, open, token)
+}
+
+fn assemble(guarded: Router, open: Router, token: &str) -> Router {
     let token: Arc<str> = Arc::from(token);
     guarded
         .fallback(serving::problem::unknown_route)
@@ -71,6 +95,10 @@ pub(super) fn router(wired: &Wired, token: &str, metrics: PrometheusHandle) -> R
 
 async fn render_metrics(State((health, metrics)): State<(HealthState, PrometheusHandle)>) -> impl IntoResponse {
     health::measure(&health);
+    rendered(&metrics)
+}
+
+fn rendered(metrics: &PrometheusHandle) -> impl IntoResponse + use<> {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
 }
 

@@ -37,7 +37,9 @@ use crate::config::KafkaSection;
 pub(crate) const RECORDS: &str = "records";
 /// The log of a stream's dead letters.
 pub(crate) const DEAD_LETTERS: &str = "dead-letters";
-/// Dead letters have one partition.
+/// The log of a stream's receipts.
+pub(crate) const RECEIPTS: &str = "receipts";
+/// Dead letters and receipts have one partition.
 const DEAD_LETTER_PARTITIONS: u32 = 1;
 
 /// What the registry works with.
@@ -57,6 +59,7 @@ pub(crate) struct OpenStream {
     pub(crate) def: Arc<StreamDef>,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) dead_letters: Arc<dyn Log>,
+    pub(crate) receipts: Arc<dyn Log>,
     pub(crate) landing: Arc<Landing>,
     /// Of a stream that is read from a topic.
     pub(crate) connector: Option<Arc<Connector>>,
@@ -130,8 +133,26 @@ impl Registry {
             self.views.write().insert(def.id, Arc::new(view));
         }
         self.parts.speed.open(stream.clone(), Arc::clone(&open.log), &inputs).await?;
+        self.assert_own_log(&open)?;
         self.start_stream(open);
         Ok(())
+    }
+
+    /// H6: a log that ends before what was counted and stored is another one, whose positions would be given out
+    /// a second time.
+    fn assert_own_log(&self, open: &OpenStream) -> anyhow::Result<()> {
+        let stored = open.landing.master().landed();
+        let stored = stored.join(&self.parts.speed.durable(open.def.id).unwrap_or_default());
+        let head = open.log.head();
+        if stored.is_at_most(&head) {
+            return Ok(());
+        }
+        anyhow::bail!(
+            "its log in {} ends at {head}, but the store {} has records up to {stored}: this is not the log that the store \
+             was made from; start with the data folder that was used before, or give this one a store_url of its own",
+            self.parts.folder.logs(open.def.id).display(),
+            self.parts.store.url()
+        )
     }
 
     /// Opens the logs and the master of a stream; nothing runs yet.
@@ -140,6 +161,7 @@ impl Registry {
         let log = self.open_log(stream, RECORDS, stream.log_schema(), stream.partitions).await?;
         let letters = ingest::dead_letters::dead_letter_schema();
         let dead_letters = self.open_log(stream, DEAD_LETTERS, letters, DEAD_LETTER_PARTITIONS).await?;
+        let receipts = self.open_log(stream, RECEIPTS, ingest::receipt_schema(), DEAD_LETTER_PARTITIONS).await?;
         let master = Master::open_in(&parts.store, stream, Arc::clone(&parts.clock)).await?;
         let (speed, id) = (Arc::downgrade(&parts.speed), stream.id);
         let def = Arc::new(stream.clone());
@@ -153,7 +175,15 @@ impl Registry {
             limits: parts.limits.clone(),
         }));
         let connector = self.connector(&def, &log, &dead_letters).await?;
-        Ok(Arc::new(OpenStream { def, log, dead_letters, landing, connector, stop: CancellationToken::new() }))
+        Ok(Arc::new(OpenStream {
+            def,
+            log,
+            dead_letters,
+            receipts,
+            landing,
+            connector,
+            stop: CancellationToken::new(),
+        }))
     }
 
     async fn connector(
@@ -242,6 +272,7 @@ impl Registry {
             open.stop.cancel();
             open.log.close().await;
             open.dead_letters.close().await;
+            open.receipts.close().await;
         }
     }
 
@@ -260,23 +291,13 @@ impl Registry {
         for open in self.streams() {
             open.log.close().await;
             open.dead_letters.close().await;
+            open.receipts.close().await;
         }
     }
 
     /// Compiles a stored view with the tables that it is pinned to.
     fn compile(&self, def: &ViewDef, stream: &StreamDef) -> Result<BatchView, Problem> {
-        let known = self.tables.read();
-        let tables: Vec<StaticTable> =
-            def.tables.iter().filter_map(|pinned| known.get(pinned).map(|table| StaticTable::clone(table))).collect();
-        drop(known);
-        let view = View::compile(&ViewSource {
-            sql: &def.sql,
-            position: SqlPosition { line: 1, column: 1 },
-            stream,
-            tables: &tables,
-            late: def.late.unwrap_or(stream.late),
-        })?;
-        Ok(BatchView { def: def.clone(), stream: Arc::new(stream.clone()), view, tables })
+        compile_view(def, stream, &self.tables.read())
     }
 
     pub(crate) fn add_view(&self, view: BatchView) {
@@ -300,6 +321,24 @@ impl Registry {
     }
 }
 
+/// Compiles a stored view with the tables that it is pinned to.
+pub(crate) fn compile_view(
+    def: &ViewDef,
+    stream: &StreamDef,
+    known: &BTreeMap<(Uuid, u32), Arc<StaticTable>>,
+) -> Result<BatchView, Problem> {
+    let tables: Vec<StaticTable> =
+        def.tables.iter().filter_map(|pinned| known.get(pinned).map(|table| StaticTable::clone(table))).collect();
+    let view = View::compile(&ViewSource {
+        sql: &def.sql,
+        position: SqlPosition { line: 1, column: 1 },
+        stream,
+        tables: &tables,
+        late: def.late.unwrap_or(stream.late),
+    })?;
+    Ok(BatchView { def: def.clone(), stream: Arc::new(stream.clone()), view, tables })
+}
+
 impl Logs for Registry {
     fn log(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
         self.streams.read().get(&stream).map(|open| Arc::clone(&open.log))
@@ -307,6 +346,10 @@ impl Logs for Registry {
 
     fn dead_letters(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
         self.streams.read().get(&stream).map(|open| Arc::clone(&open.dead_letters))
+    }
+
+    fn receipts(&self, stream: Uuid) -> Option<Arc<dyn Log>> {
+        self.streams.read().get(&stream).map(|open| Arc::clone(&open.receipts))
     }
 
     fn source(&self, stream: Uuid) -> Option<SourceStatus> {

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::folder::DataFolder;
 use super::gate::{Gate, Progress};
-use super::{Platform, Wired, http, run, wire};
+use super::reader::{self, Reader};
+use super::{Node, Owner, Platform, Wired, http, run, wire};
 use crate::config::Config;
 
 /// How many ports after the configured one are tried when it is taken.
@@ -38,6 +39,7 @@ impl Starting {
     /// # Errors
     /// The folder is in use by another process; no port is free.
     pub async fn listen(config: Config) -> anyhow::Result<Self> {
+        config.check_roles()?;
         let folder = Arc::new(DataFolder::open(&config)?);
         let (listener, taken_port) = listen(config.listen).await?;
         let address = listener.local_addr()?;
@@ -68,6 +70,28 @@ impl Starting {
     pub async fn recover_with_clock(self, clock: Arc<dyn Clock>) -> anyhow::Result<Platform> {
         // whatever ends this halfway ends the server too
         let unless_recovered = self.stop.clone().drop_guard();
+        let (node, work) =
+            if self.config.only_answers() { self.reader(clock).await? } else { self.owner(clock).await? };
+        let url = self.url();
+        self.folder.announce(&url)?;
+        let stop = unless_recovered.disarm();
+        let work = match work {
+            Work::Owner(wired) => tokio::spawn(run(*wired, self.server, stop.clone())),
+            Work::Reader(reader) => tokio::spawn(reader::run(*reader, self.server, stop.clone())),
+        };
+        Ok(Platform {
+            address: self.address,
+            url,
+            token: self.folder.token().to_owned(),
+            taken_port: self.taken_port,
+            stop,
+            work: Mutex::new(Some(work)),
+            folder: self.folder,
+            node,
+        })
+    }
+
+    async fn owner(&self, clock: Arc<dyn Clock>) -> anyhow::Result<(Node, Work)> {
         let metrics = http::metrics()?;
         let wired = wire(&self.config, &self.folder, clock, &self.stop, &self.progress).await?;
         wired.tasks.spawn("metrics", http::keep_metrics_small(metrics.clone(), self.stop.clone()));
@@ -78,22 +102,23 @@ impl Starting {
             return Err(failed);
         }
         self.gate.open(http::router(&wired, self.folder.token(), metrics));
-        let url = self.url();
-        self.folder.announce(&url)?;
-        let stop = unless_recovered.disarm();
-        Ok(Platform {
-            address: self.address,
-            url,
-            token: self.folder.token().to_owned(),
-            taken_port: self.taken_port,
-            engine: Arc::clone(&wired.engine),
-            ingest: Arc::clone(&wired.ingest),
-            registry: Arc::clone(&wired.registry),
-            folder: self.folder,
-            work: Mutex::new(Some(tokio::spawn(run(wired, self.server, stop.clone())))),
-            stop,
-        })
+        let owner = Owner { ingest: Arc::clone(&wired.ingest), registry: Arc::clone(&wired.registry) };
+        Ok((Node { engine: Arc::clone(&wired.engine), owner: Some(owner) }, Work::Owner(Box::new(wired))))
     }
+
+    async fn reader(&self, clock: Arc<dyn Clock>) -> anyhow::Result<(Node, Work)> {
+        let metrics = http::metrics()?;
+        let reader = reader::wire(&self.config, &self.folder, clock).await?;
+        reader.tasks.spawn("metrics", http::keep_metrics_small(metrics.clone(), self.stop.clone()));
+        self.gate.open(http::reader_router(&reader, self.folder.token(), metrics));
+        Ok((Node { engine: Arc::clone(&reader.engine), owner: None }, Work::Reader(Box::new(reader))))
+    }
+}
+
+/// What goes on until the platform is stopped.
+enum Work {
+    Owner(Box<Wired>),
+    Reader(Box<Reader>),
 }
 
 /// Folds what the logs hold beyond the deltas; fails if background work does.

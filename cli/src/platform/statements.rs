@@ -1,10 +1,11 @@
 //! Carries out every statement that is not a query. One at a time: the catalogue has one writer.
 
 mod compile;
+mod copy;
 mod create;
 mod drop;
 mod rehearsal;
-mod show;
+pub(super) mod show;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(crate) struct StatementService {
     runs: Arc<RunService>,
     ingest: Arc<IngestService>,
     changing: Mutex<()>,
+    importer: Arc<copy::Importer>,
     /// The platform takes no more requests: open ones are to end.
     stop: CancellationToken,
 }
@@ -41,7 +43,8 @@ impl StatementService {
         ingest: Arc<IngestService>,
         stop: CancellationToken,
     ) -> Self {
-        Self { registry, runs, ingest, changing: Mutex::new(()), stop }
+        let importer = copy::Importer::new(Arc::clone(&registry), Arc::clone(&ingest), stop.clone());
+        Self { registry, runs, ingest, changing: Mutex::new(()), importer, stop }
     }
 
     /// Starts a run and waits for its end, but no longer than a query may take: clients give up.
@@ -80,6 +83,7 @@ impl Statements for StatementService {
     async fn execute(&self, placed: &Placed, files: &BTreeMap<String, String>) -> Result<StatementAnswer, Problem> {
         match &placed.statement {
             Statement::Refresh { name, incremental } => return self.refresh(name, *incremental).await,
+            Statement::Copy(copy) => return self.copy(copy).await,
             Statement::Show(kind) => return show::show(&self.registry.parts.catalog.current(), *kind),
             Statement::ShowCreate { kind, name } => {
                 return show::show_create(&self.registry.parts.catalog.current(), *kind, name);

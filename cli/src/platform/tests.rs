@@ -34,7 +34,7 @@ async fn refresh_answers_before_a_long_run_has_ended() {
     let folder = tempfile::tempdir().unwrap();
     let (platform, client) = start(folder.path(), 1).await;
     client.query(SCRIPT).await.unwrap();
-    client.ingest("s", "{\"id\":\"1\",\"k\":\"a\"}\n".into()).await.unwrap();
+    client.ingest("s", "{\"id\":\"1\",\"k\":\"a\"}\n".into(), crate::commands::ingest::Mode::Quarantine).await.unwrap();
     let answer = client.query("REFRESH MATERIALIZED VIEW v").await.unwrap();
     assert!(answer.messages[0].ends_with("watch it with GET /v1/runs/1 or bifold run show 1"), "{:?}", answer.messages);
     let run = client.run(1, Duration::from_mins(1)).await.unwrap();

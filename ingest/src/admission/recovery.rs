@@ -1,6 +1,8 @@
 //! What a partition's log says about its state: ids within the horizon, last append time, largest
 //! event time.
 
+use std::ops::Range;
+
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::record_batch::RecordBatch;
@@ -10,7 +12,8 @@ use schemas::{Offset, Partition, StreamDef};
 use storage::StorageError;
 use storage::log::{Frame, Log};
 
-use super::index::Index;
+use super::Admission;
+use super::index::{Horizon, Index};
 use super::parts::event_times;
 use crate::identity;
 
@@ -31,7 +34,8 @@ pub(crate) struct Recovered {
 }
 
 /// Reads what is within the horizon of `now_us`.
-pub(crate) async fn recover(stream: &StreamDef, log: &dyn Log, now_us: i64) -> Result<Recovered, StorageError> {
+pub(super) async fn recover(admission: &Admission, now_us: i64) -> Result<Recovered, StorageError> {
+    let (stream, log) = (admission.stream.as_ref(), admission.log.as_ref());
     let mut last_append_us = i64::MIN;
     let mut lasts = vec![];
     for partition in 0..log.partitions() {
@@ -42,14 +46,45 @@ pub(crate) async fn recover(stream: &StreamDef, log: &dyn Log, now_us: i64) -> R
     let now_us = now_us.max(last_append_us);
     let mut partitions = vec![];
     for (partition, last) in (0..).zip(lasts) {
-        let mut index = Index::new(stream.dedup_horizon_us, now_us);
-        if !stream.primary_key.is_empty() {
-            remember_ids(stream, log, partition, &mut index, now_us).await?;
-        }
+        let next = log.head().offset(partition);
+        let index = if stream.primary_key.is_empty() {
+            Index::new(Horizon::new(stream.dedup_horizon_us), next, None)
+        } else {
+            recover_index(admission, partition, next, now_us).await?
+        };
         let max_event_time_us = last.and_then(|rows| largest_event_time(stream, &rows));
-        partitions.push(PartitionState { next: log.head().offset(partition), max_event_time_us, index });
+        partitions.push(PartitionState { next, max_event_time_us, index });
     }
     Ok(Recovered { partitions, last_append_us })
+}
+
+/// The runs on disk as far as they reach, the log from there on.
+async fn recover_index(
+    admission: &Admission,
+    partition: Partition,
+    head: Offset,
+    now_us: i64,
+) -> Result<Index, StorageError> {
+    let log = admission.log.as_ref();
+    let horizon = Horizon::new(admission.stream.dedup_horizon_us);
+    let all = log.start().offset(partition)..head;
+    let needed = first_since(log, partition, all, horizon.since_us(now_us)).await?;
+    let disk = admission.disk(partition);
+    let runs = match disk.clone() {
+        Some(disk) => blocking(move || disk.recover(needed, head)).await?,
+        None => vec![],
+    };
+    let mut index = Index::new(horizon, needed, disk);
+    runs.into_iter().for_each(|run| index.adopt(run));
+    remember_ids(admission, partition, &mut index, head).await?;
+    Ok(index)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(StorageError::io("reading the ids", error)))
 }
 
 /// The last record alone: its columns tell all about the records before it, but for their ids.
@@ -83,15 +118,13 @@ fn largest_event_time(stream: &StreamDef, last: &RecordBatch) -> Option<i64> {
 }
 
 async fn remember_ids(
-    stream: &StreamDef,
-    log: &dyn Log,
+    admission: &Admission,
     partition: Partition,
     index: &mut Index,
-    now_us: i64,
+    head: Offset,
 ) -> Result<(), StorageError> {
-    let since_us = now_us.saturating_sub(stream.dedup_horizon_us);
-    let mut from = first_since(log, partition, since_us).await?;
-    let head = log.head().offset(partition);
+    let (stream, log) = (admission.stream.as_ref(), admission.log.as_ref());
+    let mut from = index.end();
     while from < head {
         let frames = log.read(partition, from, MICRO_BATCH_ROWS).await?;
         let end = frames.last().map_or(from, Frame::end);
@@ -103,24 +136,39 @@ async fn remember_ids(
         }
         for frame in frames {
             let ids = identity::identities(stream, &frame.rows).map_err(|p| StorageError::io("reading ids", p))?;
-            for (row, id) in ids.unwrap_or_default().into_iter().enumerate() {
-                index.remember(id, append_time(&frame.rows, row));
+            for (row, (offset, id)) in (frame.base..).zip(ids.unwrap_or_default()).enumerate() {
+                index.note_time(append_time(&frame.rows, row), offset);
+                index.keep(id, offset);
             }
         }
         from = end;
+        if index.is_due(admission.table_ids_max())
+            && let Some((frozen, disk)) = index.freeze(from)
+        {
+            index.spilled(blocking(move || disk.write(&frozen)).await?);
+        }
     }
     Ok(())
 }
 
-/// The first offset whose append time is not before `since_us`: append times never decrease.
-async fn first_since(log: &dyn Log, partition: Partition, since_us: i64) -> Result<Offset, StorageError> {
-    let (mut low, mut high) = (log.start().offset(partition), log.head().offset(partition));
+/// The first offset of a range whose append time is not before `since_us`: append times never decrease.
+pub(crate) async fn first_since(
+    log: &dyn Log,
+    partition: Partition,
+    range: Range<Offset>,
+    since_us: i64,
+) -> Result<Offset, StorageError> {
+    let (mut low, mut high) = (range.start, range.end);
     while low < high {
         let middle = low + (high - low) / 2;
-        let frame = record_at(log, partition, middle).await?;
-        if append_time(&frame.rows, 0) < since_us { low = middle + 1 } else { high = middle }
+        if append_time_at(log, partition, middle).await? < since_us { low = middle + 1 } else { high = middle }
     }
     Ok(low)
+}
+
+/// Append time of the record at `offset`.
+pub(crate) async fn append_time_at(log: &dyn Log, partition: Partition, offset: Offset) -> Result<i64, StorageError> {
+    Ok(append_time(&record_at(log, partition, offset).await?.rows, 0))
 }
 
 fn append_time(rows: &RecordBatch, row: usize) -> i64 {

@@ -26,10 +26,20 @@ impl World {
 
     /// A process that starts on a log that is there.
     fn on(log: Arc<MemoryLog>, partitions: u32, now_us: i64, ids_max: usize) -> Self {
+        Self::with(log, partitions, now_us, Memory { ids_in_memory_max: ids_max, ids_max, folder: None })
+    }
+
+    /// One that has room for two hundred ids in memory, and a folder.
+    fn on_disk(log: Arc<MemoryLog>, folder: &tempfile::TempDir) -> Self {
+        let folder = Some(folder.path().to_owned());
+        Self::with(log, 2, 1_000 * HOUR_US, Memory { ids_in_memory_max: 200, ids_max: 100_000, folder })
+    }
+
+    fn with(log: Arc<MemoryLog>, partitions: u32, now_us: i64, memory: Memory) -> Self {
         let stream = Arc::new(stream("s", partitions));
         let clock = ManualClock::at(now_us);
         let shared = Arc::clone(&log) as Arc<dyn Log>;
-        let admission = Arc::new(Admission::new(Arc::clone(&stream), shared, Arc::new(clock.clone()), ids_max));
+        let admission = Arc::new(Admission::new(Arc::clone(&stream), shared, Arc::new(clock.clone()), memory));
         Self { stream, log, clock, admission }
     }
 
@@ -44,7 +54,7 @@ impl World {
     }
 
     async fn admit(&self, events: &[(&str, &str, i64)]) -> Result<(u64, u64), StorageError> {
-        self.admission.admit(self.parts(events)).await.map(|a| (a.accepted, a.duplicates))
+        self.admission.admit(self.parts(events)).await.map(|a| a.counts()).map(|c| (c.accepted, c.duplicates))
     }
 
     fn spawn(&self, events: &[(&str, &str, i64)]) -> tokio::task::JoinHandle<Result<Admitted, StorageError>> {
@@ -91,7 +101,7 @@ async fn the_cut_covers_what_is_new_and_the_originals_of_duplicates() {
     assert_eq!(admitted.cut, world.log.head());
     let again = world.admission.admit(world.parts(&borrowed(&events[..1]))).await.unwrap();
     let touched: Vec<u64> = again.cut.0.iter().copied().filter(|offset| *offset > 0).collect();
-    assert_eq!((again.duplicates, touched.len()), (1, 1));
+    assert_eq!((again.counts().duplicates, touched.len()), (1, 1));
     assert!(again.cut.is_at_most(&admitted.cut));
 }
 
@@ -158,8 +168,8 @@ async fn a_duplicate_waits_for_its_original() {
     assert_eq!(world.log.queued(), 1);
     assert!(!original.is_finished() && !duplicate.is_finished());
     world.log.flush(true);
-    assert_eq!(original.await.unwrap().unwrap().accepted, 1);
-    assert_eq!(duplicate.await.unwrap().unwrap().duplicates, 1);
+    assert_eq!(original.await.unwrap().unwrap().counts().accepted, 1);
+    assert_eq!(duplicate.await.unwrap().unwrap().counts().duplicates, 1);
 }
 
 #[tokio::test]
@@ -255,10 +265,70 @@ async fn of_64_overlapping_requests_each_id_is_kept_once() {
     for request in requests {
         let admitted = request.await.unwrap().unwrap();
         assert!(admitted.cut.is_at_most(&world.log.head()));
-        accepted += admitted.accepted;
+        accepted += admitted.counts().accepted;
     }
     let mut expected: Vec<String> = events[..63 * 9 + 64].iter().map(|(id, _)| id.clone()).collect();
     expected.sort();
     assert_eq!(accepted as usize, expected.len());
     assert_eq!(world.log.texts("id"), expected);
+}
+
+/// Sends events again until there is room: tables are on their way to disk.
+async fn admit_when_there_is_room(world: &World, events: &[(&str, &str, i64)]) -> (u64, u64) {
+    loop {
+        match world.admit(events).await {
+            Ok(counts) => return counts,
+            Err(error) => assert!(matches!(error, StorageError::Full { .. }), "{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_memory_has_no_room_for_are_found_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = numbered(0..2_000);
+    let world = World::on_disk(log(2), &folder);
+    for part in events.chunks(100) {
+        assert_eq!(admit_when_there_is_room(&world, &borrowed(part)).await, (100, 0));
+    }
+    for part in events.chunks(100).rev() {
+        assert_eq!(admit_when_there_is_room(&world, &borrowed(part)).await, (0, 100));
+    }
+    world.admission.close().await;
+    assert!(std::fs::read_dir(folder.path()).unwrap().count() > 0);
+    let restarted = World::on_disk(Arc::clone(&world.log), &folder);
+    for part in events.chunks(100) {
+        assert_eq!(admit_when_there_is_room(&restarted, &borrowed(part)).await, (0, 100));
+    }
+    assert_eq!(restarted.log.texts("id").len(), 2_000);
+}
+
+/// The id of a lost record must not make its second attempt a duplicate, in this process or the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_of_a_lost_append_never_gets_to_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::on_disk(log(2), &folder);
+    let events = numbered(0..200);
+    world.log.set(Disk::Held);
+    let lost = world.spawn(&borrowed(&events));
+    while world.log.queued() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.log.flush(false);
+    assert!(lost.await.unwrap().is_err());
+    world.admission.close().await;
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    world.log.set(Disk::Quick);
+    assert_eq!(world.admit(&borrowed(&events)).await.unwrap(), (200, 0));
+}
+
+#[tokio::test]
+async fn another_payload_under_the_same_id_is_a_conflict() {
+    let world = World::new(2);
+    world.admit(&[("a", "one", 1), ("b", "one", 2)]).await.unwrap();
+    let sent = [("a", "one", 1), ("b", "two", 2), ("c", "x", 3), ("c", "x", 3), ("c", "y", 3), ("a", "one", 9)];
+    let admitted = world.admission.admit(world.parts(&sent)).await.unwrap();
+    let counts = admitted.counts();
+    assert_eq!((counts.accepted, counts.duplicates, counts.conflicts), (1, 5, 3));
 }

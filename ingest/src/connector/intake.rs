@@ -17,6 +17,7 @@ use crate::admission::parts::Part;
 use crate::dead_letters::{Sender, TopicPlace};
 use crate::decode::{BadRecord, decode};
 use crate::identity::identities;
+use crate::times::Timing;
 
 /// What dead letters of a topic are said to be.
 const CONTENT_TYPE: &str = "application/json";
@@ -50,8 +51,8 @@ impl Connector {
             }
         }
         let admitted = self.admission.admit(parts).await.map_err(|error| error.problem())?;
-        let verdicts =
-            [("accepted", admitted.accepted), ("duplicate", admitted.duplicates), ("quarantined", quarantined)];
+        let counts = admitted.counts();
+        let verdicts = [("accepted", counts.accepted), ("duplicate", counts.duplicates), ("quarantined", quarantined)];
         for (verdict, records) in verdicts {
             counter!("bifold_ingest_events_total", "stream" => self.parts.stream.name.clone(), "verdict" => verdict)
                 .increment(records);
@@ -76,8 +77,9 @@ impl Connector {
         let count = bad.len() as u64;
         let place = TopicPlace { topic: self.topic.clone(), topic_id: epoch.topic_id.to_string(), partition, offsets };
         let request_id = Uuid::now_v7().to_string();
-        let sender = Sender { content_type: CONTENT_TYPE.to_owned(), request_id, topic: Some(place) };
-        let queued = self.letters.queue(&intake.payload, &bad, &sender).await.map_err(|error| error.problem())?;
+        let sender =
+            Sender { content_type: CONTENT_TYPE.to_owned(), request_id, timing: Timing::default(), topic: Some(place) };
+        let (queued, _) = self.letters.queue(&intake.payload, &bad, &sender).await.map_err(|error| error.problem())?;
         queued.durable().await.map_err(|error| error.problem())?;
         Ok(count)
     }

@@ -3,21 +3,27 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use metrics::{counter, histogram};
+use schemas::documents::ledger::bucket_of;
 use schemas::freshness::IngestAnswer;
 use schemas::limits::ERRORS_LISTED_MAX;
 use schemas::problem::RecordError;
-use schemas::{Code, Cut, Limits, OnBadData, PositionToken, Problem, StreamDef};
+use schemas::{Code, Cut, IntakeCounts, Limits, OnBadData, PositionToken, Problem, StreamDef};
+use storage::StorageError;
+use storage::clock::Clock;
 use uuid::Uuid;
 
 use super::{IngestOptions, IngestParts, Payload, Reservation};
-use crate::admission::Admission;
 use crate::admission::parts::{Part, split as split_parts};
+use crate::admission::{Admission, Admitted, AdmittedPart, Memory};
 use crate::dead_letters::{DeadLetters, Sender};
-use crate::decode::{BadRecord, decode};
+use crate::decode::BadRecord;
 use crate::identity::identities;
 use crate::payload::{inflate, split};
+use crate::receipts::{Entry, Receipts, receipt};
+use crate::times::decode_corrected;
 
 /// Bodies up to this many bytes are decoded where they are: a hop to another thread costs more.
 const INLINE_BYTES_MAX: usize = 16_384;
@@ -26,9 +32,13 @@ const INLINE_BYTES_MAX: usize = 16_384;
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) stream: Arc<StreamDef>,
-    limits: Arc<Limits>,
-    admission: Arc<Admission>,
-    dead_letters: DeadLetters,
+    pub(super) limits: Arc<Limits>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) receipts: Receipts,
+    /// One replay at a time: none replays what another is about to mark.
+    pub(super) replaying: tokio::sync::Mutex<()>,
 }
 
 /// A request on its way from the decoder to the log.
@@ -47,11 +57,20 @@ impl Door {
         let closed = || Problem::new(Code::StorageUnavailable, format!("stream {}: its log is not open", stream.name));
         let log = parts.logs.log(stream.id).ok_or_else(closed)?;
         let dead_letters = parts.logs.dead_letters(stream.id).ok_or_else(closed)?;
-        let clock = || Arc::clone(&parts.clock);
+        let receipts = parts.logs.receipts(stream.id).ok_or_else(closed)?;
+        let (limits, clock) = (&parts.limits, || Arc::clone(&parts.clock));
+        let memory = Memory {
+            ids_in_memory_max: limits.dedup_ids_in_memory_max,
+            ids_max: limits.dedup_ids_max,
+            folder: parts.ids_folder.as_ref().map(|folder| folder(stream.id)),
+        };
         Ok(Self {
-            limits: Arc::new(parts.limits.clone()),
-            admission: Arc::new(Admission::new(Arc::clone(&stream), log, clock(), parts.limits.dedup_ids_max)),
-            dead_letters: DeadLetters::new(dead_letters, clock()),
+            limits: Arc::new(limits.clone()),
+            clock: clock(),
+            admission: Arc::new(Admission::new(Arc::clone(&stream), Arc::clone(&log), clock(), memory)),
+            receipts: Receipts::new(log, Arc::clone(&dead_letters), receipts),
+            dead_letters: DeadLetters::new(dead_letters, clock(), limits.record_bytes_max),
+            replaying: tokio::sync::Mutex::default(),
             stream,
         })
     }
@@ -59,11 +78,12 @@ impl Door {
     /// Everything before the log: inflates, splits, decodes, computes identities.
     pub(crate) async fn prepare(
         &self,
-        payload: Payload,
+        mut payload: Payload,
         options: &IngestOptions,
         reservation: &mut Reservation,
     ) -> Result<Prepared, Problem> {
         let begun = Instant::now();
+        payload.timing.received_us.get_or_insert_with(|| self.clock.now_us());
         let wire_bytes = payload.bytes.len();
         let inline = wire_bytes <= INLINE_BYTES_MAX && payload.encoding == super::Encoding::Identity;
         let (stream, limits) = (Arc::clone(&self.stream), Arc::clone(&self.limits));
@@ -76,20 +96,17 @@ impl Door {
         reservation.hold(prepared.payload.len().max(wire_bytes))?;
         counter!("bifold_ingest_bytes_total", "stream" => self.stream.name.clone()).increment(wire_bytes as u64);
         histogram!("bifold_ingest_decode_seconds").record(begun.elapsed().as_secs_f64());
-        if !prepared.bad.is_empty() && (options.strict || self.stream.on_bad_data == OnBadData::Reject) {
+        let is_strict = options.strict || self.stream.on_bad_data == OnBadData::Reject;
+        if !prepared.bad.is_empty() && is_strict && !options.check {
             return Err(self.refuse(&prepared));
         }
         Ok(prepared)
     }
 
-    /// Writes rows and dead letters; returns when both are durable.
+    /// Writes rows, dead letters and receipts; returns when all are durable.
     pub(crate) async fn write(&self, prepared: Prepared) -> Result<(IngestAnswer, Cut), Problem> {
         let Prepared { payload, received, mut parts, bad, sender } = prepared;
-        if self.stream.primary_key.is_empty() {
-            for part in &mut parts {
-                part.partition = self.admission.next_partition();
-            }
-        }
+        self.place(&mut parts);
         let begun = Instant::now();
         let letters = if bad.is_empty() {
             None
@@ -98,15 +115,22 @@ impl Door {
         };
         drop(payload);
         let admitted = self.admission.admit(parts).await.map_err(|error| error.problem())?;
-        if let Some(letters) = letters {
+        let mut entries = self.receipts_of(&admitted).await.map_err(|error| error.problem())?;
+        if let Some((letters, append_us)) = letters {
             letters.durable().await.map_err(|error| error.problem())?;
+            let quarantined = bad.len() as u64;
+            let counts = IntakeCounts { received: quarantined, quarantined, ..IntakeCounts::default() };
+            entries.push(Entry::counts(None, bucket_of(append_us), counts));
         }
+        self.receipts.write(entries).await.map_err(|error| error.problem())?;
         histogram!("bifold_ingest_append_seconds").record(begun.elapsed().as_secs_f64());
+        let counts = admitted.counts();
         let token = PositionToken { incarnation: self.stream.incarnation, cut: admitted.cut };
         let answer = IngestAnswer {
             received,
-            accepted: admitted.accepted,
-            duplicates: admitted.duplicates,
+            accepted: counts.accepted,
+            duplicates: counts.duplicates,
+            conflicts: counts.conflicts,
             quarantined: bad.len() as u64,
             position: token.to_string(),
             errors: first_errors(bad),
@@ -117,6 +141,41 @@ impl Door {
         );
         self.count(&answer);
         Ok((answer, token.cut))
+    }
+
+    /// What would become of a request on an empty stream; nothing is written.
+    pub(crate) fn check(&self, prepared: Prepared) -> IngestAnswer {
+        let quarantined = prepared.bad.len() as u64;
+        IngestAnswer {
+            received: prepared.received,
+            accepted: prepared.received - quarantined,
+            duplicates: 0,
+            conflicts: 0,
+            quarantined,
+            position: PositionToken { incarnation: self.stream.incarnation, cut: Cut::default() }.to_string(),
+            errors: first_errors(prepared.bad),
+        }
+    }
+
+    /// Without a key, each request goes to the next partition as a whole.
+    pub(super) fn place(&self, parts: &mut [Part]) {
+        if self.stream.primary_key.is_empty() {
+            for part in parts {
+                part.partition = self.admission.next_partition();
+            }
+        }
+    }
+
+    /// What a request leaves behind besides its records.
+    pub(super) async fn receipts_of(&self, admitted: &Admitted) -> Result<Vec<Entry>, StorageError> {
+        let mut entries = vec![];
+        for AdmittedPart { partition, start, counts } in admitted.parts.iter().copied() {
+            if counts.accepted > 0 {
+                entries.extend(self.receipts.begin(partition, start, admitted.append_us).await?);
+            }
+            entries.extend(receipt(partition, admitted.append_us, counts));
+        }
+        Ok(entries)
     }
 
     fn refuse(&self, prepared: &Prepared) -> Problem {
@@ -132,6 +191,9 @@ impl Door {
     fn count(&self, answer: &IngestAnswer) {
         let verdicts =
             [("accepted", answer.accepted), ("duplicate", answer.duplicates), ("quarantined", answer.quarantined)];
+        if answer.conflicts > 0 {
+            counter!("bifold_ingest_conflicts_total", "stream" => self.stream.name.clone()).increment(answer.conflicts);
+        }
         for (verdict, events) in verdicts {
             counter!("bifold_ingest_events_total", "stream" => self.stream.name.clone(), "verdict" => verdict)
                 .increment(events);
@@ -139,22 +201,28 @@ impl Door {
     }
 }
 
-fn first_errors(bad: Vec<BadRecord>) -> Vec<RecordError> {
+pub(super) fn first_errors(bad: Vec<BadRecord>) -> Vec<RecordError> {
     bad.into_iter().take(ERRORS_LISTED_MAX).map(|record| record.error).collect()
 }
 
 fn prepare(stream: &StreamDef, limits: &Limits, payload: Payload) -> Result<Prepared, Problem> {
-    let Payload { bytes, encoding, format, content_type } = payload;
+    let Payload { bytes, encoding, format, content_type, timing } = payload;
     let payload = inflate(bytes, encoding, limits.body_bytes_max)?;
     let records = split(&payload, format)?;
-    let decoded = decode(stream, limits, &payload, &records)?;
+    let received_us = timing.received_us.unwrap_or_default();
+    let decoded = decode_corrected(stream, limits, &payload, &records, received_us, &|_| timing)?;
     let received = decoded.received();
-    let parts = match identities(stream, &decoded.rows)? {
-        Some(identities) => split_parts(stream, decoded.rows, identities)
-            .map_err(|error| Problem::new(Code::Internal, format!("stream {}: parts: {error}", stream.name)))?,
-        None if decoded.rows.num_rows() == 0 => vec![],
-        None => vec![Part { partition: 0, rows: decoded.rows, identities: vec![] }],
-    };
-    let sender = Sender { content_type, request_id: Uuid::now_v7().to_string(), topic: None };
+    let parts = parts_of(stream, decoded.rows)?;
+    let sender = Sender { content_type, request_id: Uuid::now_v7().to_string(), timing, topic: None };
     Ok(Prepared { payload, received, parts, bad: decoded.bad, sender })
+}
+
+/// Rows by partition.
+pub(super) fn parts_of(stream: &StreamDef, rows: RecordBatch) -> Result<Vec<Part>, Problem> {
+    match identities(stream, &rows)? {
+        Some(identities) => split_parts(stream, rows, identities)
+            .map_err(|error| Problem::new(Code::Internal, format!("stream {}: parts: {error}", stream.name))),
+        None if rows.num_rows() == 0 => Ok(vec![]),
+        None => Ok(vec![Part { partition: 0, rows, identities: vec![] }]),
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ledger::LedgerCounts;
+use super::ledger::{IntakeCounts, LedgerCounts};
 use crate::position::{Cut, Offset, Partition};
 
 /// What a run's certificate says.
@@ -117,6 +117,25 @@ pub struct LedgerCheck {
     /// By class, from the base's ledger plus the deltas; none where there is no base.
     pub speed: Option<LedgerCounts>,
     /// Appended minus all classes: 0.
+    pub balance: i64,
+    /// What came in by the time of the audit, over the whole stream; none in certificates older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intake: Option<IntakeCheck>,
+}
+
+/// The stream's intake, from the first record to the time of an audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntakeCheck {
+    /// By class.
+    #[serde(flatten)]
+    pub counts: IntakeCounts,
+    /// Accepted records that have landed in the master.
+    pub landed: u64,
+    /// Accepted records that are only in the log yet.
+    pub tail: u64,
+    /// Records that were taken out of the master and of every view.
+    pub erased: u64,
+    /// Received and replayed minus all classes: 0.
     pub balance: i64,
 }
 

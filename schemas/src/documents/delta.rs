@@ -35,6 +35,9 @@ pub struct DeltaHeader {
     pub failed: Vec<FailedView>,
     /// Microseconds since the epoch.
     pub created_at_us: i64,
+    /// Everything that was acknowledged by then is in here or below; microseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_us: Option<i64>,
 }
 
 /// A view that cannot be folded any more.

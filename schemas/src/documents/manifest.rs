@@ -45,4 +45,7 @@ pub struct BatchFile {
     pub bytes: u64,
     /// Cells in it.
     pub cells: u64,
+    /// XXH3-64 of every mebibyte of it, 16 hexadecimal digits each; empty if they are not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub checksums: String,
 }

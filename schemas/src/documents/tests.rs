@@ -15,6 +15,7 @@ use super::certificate::{
 use super::delta::{DeltaHeader, DeltaView, FailedView};
 use super::ledger::LedgerCounts;
 use super::manifest::{BatchFile, Manifest};
+use super::owner::OwnerDocument;
 use super::run::{RunDocument, RunKind, RunState, RunTrigger};
 use super::source::{Epoch, Hole, HoleReason, LogTopic, SourceDocument, SourcePosition};
 use crate::column::{ColumnDef, SqlType};
@@ -143,6 +144,7 @@ fn delta_v1() {
         }],
         failed: vec![],
         created_at_us: TIME_US,
+        as_of_us: None,
     };
     assert_frozen(include_str!("../../frozen/delta-v1.json"), &header);
     let detail = "partition 0, offset 17: Divide by zero error".into();
@@ -159,7 +161,12 @@ fn manifest_v1() {
         semantic_hash: HASH.into(),
         run: 7,
         cut: Cut(vec![10, 5]),
-        files: vec![BatchFile { path: "views/x/runs/7/0.parquet".into(), bytes: 12_345, cells: 20_453 }],
+        files: vec![BatchFile {
+            path: "views/x/runs/7/0.parquet".into(),
+            bytes: 12_345,
+            cells: 20_453,
+            checksums: String::new(),
+        }],
         cells: 20_453,
         ledger: vec![ledger()],
         verdict: Verdict::Exact,
@@ -210,7 +217,7 @@ fn certificate_v1() {
         base_cut: by_partition(&Cut(vec![0, 5])),
         cut,
         inputs: vec![InputCheck { partition: 0, from: 0, to: 10, landed: digest.clone(), folded: digest, equal: true }],
-        ledger: LedgerCheck { appended: 10, batch: ledger(), speed: Some(ledger()), balance: 0 },
+        ledger: LedgerCheck { appended: 10, batch: ledger(), speed: Some(ledger()), balance: 0, intake: None },
         cells: CellCheck { compared: 3, differing: 1, samples: vec![difference()], skipped: None },
         oracle: OracleCheck {
             sampled: 2,
@@ -259,6 +266,19 @@ fn difference() -> CellDifference {
         speed_records: None,
         record: Some(RecordReference { partition: 0, offset: 9, what: "missing_in_speed".into() }),
     }
+}
+
+#[test]
+fn owner_v1_is_frozen() {
+    let owner = OwnerDocument {
+        format: 1,
+        epoch: 3,
+        node: STREAM,
+        process: VIEW,
+        place: "host-a:/var/lib/bifold".into(),
+        started_at_us: TIME_US,
+    };
+    assert_frozen(include_str!("../../frozen/owner-v1.json"), &owner);
 }
 
 #[test]

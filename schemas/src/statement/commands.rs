@@ -1,5 +1,6 @@
 //! Which statement stands here, and the short ones: `DROP`, `SHOW`, `REFRESH`, `ROLLBACK`, `EXPLAIN LAYERS`.
 
+use super::copy::copy_from;
 use super::create_stream::create_stream;
 use super::create_table::create_table;
 use super::create_view::create_view;
@@ -23,6 +24,10 @@ pub(super) fn statement(cursor: &mut Cursor<'_, '_>) -> Result<Statement, Proble
     }
     if cursor.is_at(&["ROLLBACK", "MATERIALIZED"]) {
         return rollback(cursor);
+    }
+    let third = cursor.word_at(2).is_some_and(|word| word.eq_ignore_ascii_case("from"));
+    if third && cursor.take(&["COPY"]) {
+        return Ok(Statement::Copy(copy_from(cursor)?));
     }
     if let Some(problem) = refused::statement(cursor) {
         return Err(problem);

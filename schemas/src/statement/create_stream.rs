@@ -4,8 +4,8 @@ use super::columns::{Columns, Named, columns};
 use super::cursor::{Cursor, with_guess};
 use super::options::{SqlOption, options};
 use super::{CreateStream, names};
-use crate::column::SqlType;
-use crate::problem::{Code, Problem, did_you_mean};
+use crate::column::{RECEIVED_TIME, SqlType, time_columns};
+use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
 use crate::stream::{LatePolicy, OnBadData};
 use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
 
@@ -13,8 +13,18 @@ use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
 const PARTITIONS_DEFAULT: u32 = 4;
 /// How long an id is remembered where the stream does not say: 24 hours.
 const DEDUP_HORIZON_DEFAULT_US: i64 = 24 * 3_600_000_000;
-const OPTIONS: [&str; 9] =
-    ["partitions", "dedup_horizon", "late", "on_bad_data", "connector", "topic", "brokers", "format", "log"];
+const OPTIONS: [&str; 10] = [
+    "partitions",
+    "dedup_horizon",
+    "late",
+    "on_bad_data",
+    "time_correction",
+    "connector",
+    "topic",
+    "brokers",
+    "format",
+    "log",
+];
 
 /// What follows `CREATE STREAM`.
 pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream, Problem> {
@@ -57,6 +67,11 @@ fn set_options(cursor: &mut Cursor<'_, '_>, stream: &mut CreateStream) -> Result
             "dedup_horizon" => stream.dedup_horizon_us = option.interval_us(cursor)?,
             "late" => stream.late = option.late(cursor)?,
             "on_bad_data" => stream.on_bad_data = option.on_bad_data(cursor)?,
+            "time_correction" => {
+                if option.switch(cursor)? {
+                    correct_time(cursor, stream, option.position())?;
+                }
+            }
             _ => {}
         }
         if stream.late == LatePolicy::Drop && stream.time_column.is_none() {
@@ -96,6 +111,8 @@ fn check_transport(cursor: &Cursor<'_, '_>, options: &[SqlOption], stream: &Crea
     let refuse = |option: &SqlOption, detail: &str, hint: &str| {
         Err(cursor.problem_at(option.position(), Code::InvalidSql, detail).with_hint(hint))
     };
+    let corrects = stream.columns.iter().any(|column| column.name == RECEIVED_TIME);
+    let corrected = given("time_correction").filter(|_| corrects);
     let uses_kafka = given("connector").is_some() || stream.transport.log == LogKind::Kafka;
     match (given("connector"), given("topic"), given("format"), given("brokers"), given("log")) {
         (Some(connector), None, ..) => {
@@ -112,6 +129,11 @@ fn check_transport(cursor: &Cursor<'_, '_>, options: &[SqlOption], stream: &Crea
         (_, _, _, Some(brokers), _) if !uses_kafka => {
             refuse(brokers, "option brokers, and nothing that uses them", "add connector = 'kafka' or log = 'kafka'")
         }
+        (Some(_), ..) if corrected.is_some() => {
+            let hint = "leave it out: a record of a topic does not say when it was sent";
+            corrected
+                .map_or(Ok(()), |option| refuse(option, "time_correction of a stream that is read from a topic", hint))
+        }
         (Some(_), ..) => match given("on_bad_data") {
             Some(option) if stream.on_bad_data == OnBadData::Reject => {
                 let hint = "leave it out: bad records go to the dead letters with their topic, partition and offset";
@@ -121,6 +143,22 @@ fn check_transport(cursor: &Cursor<'_, '_>, options: &[SqlOption], stream: &Crea
         },
         _ => Ok(()),
     }
+}
+
+/// Adds the columns that say how event times were corrected.
+fn correct_time(cursor: &Cursor<'_, '_>, stream: &mut CreateStream, at: SqlPosition) -> Result<(), Problem> {
+    let Some(time) = &stream.time_column else {
+        let detail = "time_correction without a watermark: nothing says which column is the event time";
+        let problem = cursor.problem_at(at, Code::InvalidSql, detail);
+        return Err(problem.with_hint("add WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes'"));
+    };
+    if stream.primary_key.contains(time) {
+        let detail = format!("column {time} is in the key: an event that is sent again may get another corrected time");
+        let problem = cursor.problem_at(at, Code::InvalidSql, detail);
+        return Err(problem.with_hint("leave the event time out of PRIMARY KEY, or leave time_correction out"));
+    }
+    stream.columns.extend(time_columns());
+    Ok(())
 }
 
 /// Key columns exist, once each, and are not null.

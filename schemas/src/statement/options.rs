@@ -159,6 +159,29 @@ impl SqlOption {
         Err(self.invalid(cursor, "brokers like 'host:9092,other:9092'"))
     }
 
+    /// `time_correction`
+    pub(super) fn switch(&self, cursor: &Cursor<'_, '_>) -> Result<bool, Problem> {
+        match self.value.as_str() {
+            "on" | "true" => Ok(true),
+            "off" | "false" => Ok(false),
+            _ => Err(self.invalid(cursor, "'on' or 'off'")),
+        }
+    }
+
+    /// One of several words.
+    pub(super) fn one_of<T: Copy>(
+        &self,
+        cursor: &Cursor<'_, '_>,
+        all: &[T],
+        word: fn(T) -> &'static str,
+    ) -> Result<T, Problem> {
+        let words: Vec<&str> = all.iter().map(|one| word(*one)).collect();
+        let found = all.iter().copied().find(|one| word(*one) == self.value);
+        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let invalid = || self.invalid(cursor, &quoted.join(", "));
+        found.ok_or_else(|| with_guess(invalid(), did_you_mean(&self.value, words.iter().copied())))
+    }
+
     fn invalid(&self, cursor: &Cursor<'_, '_>, expected: &str) -> Problem {
         let value: String = self.value.chars().take(80).collect();
         let detail = format!("option {}: expected {expected}, found {value:?}", self.name);

@@ -22,7 +22,7 @@ const REFUSED: [(&[&str], Code, &str); 44] = [
     (&["MERGE"], Code::Unsupported, CORRECT),
     (&["REPLACE"], Code::Unsupported, CORRECT),
     (&["TRUNCATE"], Code::Unsupported, CORRECT),
-    (&["COPY"], Code::Forbidden, "SQL sees no file: use `bifold ingest` for input, ?format=csv for output"),
+    (&["COPY"], Code::Forbidden, "COPY stream FROM 'file' reads; use ?format=csv for output"),
     (&["UNLOAD"], Code::Forbidden, "SQL sees no file: use ?format=csv or ?format=arrow for output"),
     (&["CREATE", "EXTERNAL"], Code::Forbidden, "SQL sees no file: load it with CREATE TABLE … FROM FILE '…'"),
     (&["CREATE", "UNBOUNDED"], Code::Forbidden, "what grows is a CREATE STREAM"),

@@ -274,7 +274,8 @@ pub(crate) async fn freshness(parts: &Parts, covered: &[Covered], late: &LateCou
         }
     }
     let (sources, holes) = sources(parts, covered);
-    Freshness { as_of: rfc3339(as_of), complete: holes.is_empty(), views, holes, sources }
+    let is_tail_known = !covered.iter().any(|one| one.layer.reads_speed() && one.stream.tail_unknown);
+    Freshness { as_of: rfc3339(as_of), complete: holes.is_empty() && is_tail_known, views, holes, sources }
 }
 
 /// The topics that the views' streams are read from, and what of them is lost for ever.

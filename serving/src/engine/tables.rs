@@ -116,7 +116,7 @@ impl QueryEngine {
             Referenced::View(def, layer) => {
                 let one = snapshots.view(def, *layer).await?;
                 let (view, snapshot) = (Arc::clone(&one.view), Arc::clone(&one.snapshot));
-                let store = self.parts.store.inner();
+                let store = Arc::clone(&self.files);
                 let states = SnapshotStates::new(Arc::clone(&view), snapshot, *layer, store).counting(&read.scanned);
                 read.covered.push(one);
                 operators::merged::table(&view, Arc::new(states)).map_err(|e| internal(&e))

@@ -296,7 +296,7 @@ fn certificate() -> Certificate {
         base_cut: [(0, 0)].into(),
         cut: [(0, 5)].into(),
         inputs: vec![InputCheck { partition: 0, from: 0, to: 5, landed: digest(), folded: digest(), equal: true }],
-        ledger: LedgerCheck { appended: 5, batch: LedgerCounts::default(), speed: None, balance: 5 },
+        ledger: LedgerCheck { appended: 5, batch: LedgerCounts::default(), speed: None, balance: 5, intake: None },
         cells: CellCheck { compared: 4, differing: 0, samples: vec![], skipped: None },
         oracle: OracleCheck { sampled: 0, differing: 0, skipped: Some("no raw files".into()), samples: vec![] },
         explanations: vec![],

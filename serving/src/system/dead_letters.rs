@@ -1,12 +1,13 @@
 //! `dlq.<stream>`: the dead-letter log as a table.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use schemas::column::is_reserved;
-use schemas::{Code, Problem, StreamDef};
+use schemas::column::{is_reserved, timestamp_type};
+use schemas::{Code, Offset, Problem, StreamDef};
 use storage::log::{Frame, Log};
 
 use super::Listed;
@@ -24,18 +25,37 @@ const READ_ROWS: u64 = 256;
 /// text, others `\x…`, as PostgreSQL writes them. Every partition has the same share of rows and bytes.
 pub(crate) async fn dead_letters(parts: &Parts, stream: &StreamDef) -> Result<Listed, Problem> {
     let (mut all, mut cut) = (vec![], false);
-    if let Some(log) = parts.logs.dead_letters(stream.id) {
-        let partitions = log.partitions().max(1);
-        let rows_max = SHOWN_MAX / u64::from(partitions);
-        let bytes_max = SHOWN_BYTES_MAX.min(parts.limits.query_memory_bytes) / partitions as usize;
-        for partition in 0..log.partitions() {
-            cut |= newest(&*log, partition, rows_max, bytes_max, &mut all).await?;
-        }
+    let Some(log) = parts.logs.dead_letters(stream.id) else {
+        let what = format!("the dead letters of {} are where its events are taken in", stream.name);
+        return Err(Problem::new(Code::Unsupported, what).with_hint("ask the node with the role ingest"));
+    };
+    let partitions = log.partitions().max(1);
+    let rows_max = SHOWN_MAX / u64::from(partitions);
+    let bytes_max = SHOWN_BYTES_MAX.min(parts.limits.query_memory_bytes) / partitions as usize;
+    for partition in 0..log.partitions() {
+        cut |= newest(&*log, partition, rows_max, bytes_max, &mut all).await?;
     }
     if all.is_empty() {
         all.push(RecordBatch::new_empty(readable_schema(&parts.dead_letter_schema)));
     }
-    Ok(Listed { rows: all, cut })
+    let replayed = match &parts.intake {
+        Some(intake) => intake.replayed(stream.id).await?,
+        None => BTreeMap::new(),
+    };
+    let marked: Result<Vec<RecordBatch>, Problem> = all.iter().map(|rows| with_marks(rows, &replayed)).collect();
+    Ok(Listed { rows: marked?, cut })
+}
+
+/// The letters with the time of their replay: a mark among the receipts, the letter itself is as it was.
+fn with_marks(rows: &RecordBatch, replayed: &BTreeMap<Offset, i64>) -> Result<RecordBatch, Problem> {
+    let offsets = rows.column(1).as_primitive::<Int64Type>().values().iter();
+    let times: TimestampMicrosecondArray = offsets.map(|offset| replayed.get(&(*offset as Offset)).copied()).collect();
+    let mut fields: Vec<FieldRef> = rows.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new("replayed_at", timestamp_type(), true)));
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(times.with_timezone("UTC")));
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        .map_err(|e| Problem::new(Code::Internal, format!("the dead letters: {e}")))
 }
 
 /// Adds the newest dead letters of one partition, from the end on backwards; true if older ones were left out.

@@ -1,7 +1,7 @@
-//! `system.coverage`, `system.ledger` and `EXPLAIN LAYERS`: what answers are made from.
+//! `system.coverage` and `EXPLAIN LAYERS`: what answers are made from.
 
 use arrow::record_batch::RecordBatch;
-use schemas::{Catalog, LedgerCounts, Problem};
+use schemas::{Catalog, Problem};
 use storage::snapshot::ViewSnapshot;
 
 use super::rows::Table;
@@ -65,44 +65,4 @@ pub(crate) fn layers(covered: &[Covered]) -> Result<RecordBatch, Problem> {
         add_coverage(&mut table, &one.def.name, &one.snapshot, one.layer.reads_batch(), one.layer.reads_speed());
     }
     table.finish()
-}
-
-/// Per view and partition: everything below the cut, and what came after it.
-pub(super) async fn ledger(catalog: &Catalog, snapshots: &mut Snapshots<'_>) -> Result<RecordBatch, Problem> {
-    let mut table = Table::new(&[
-        ("view", "t"),
-        ("layer", "t"),
-        ("partition", "i"),
-        ("records", "i"),
-        ("counted", "i"),
-        ("filtered", "i"),
-        ("late", "i"),
-        ("balance", "i"),
-    ]);
-    for view in &catalog.views {
-        let Some(stream) = catalog.stream_by_id(view.stream) else { continue };
-        let taken = snapshots.of(stream).await?;
-        let Some(snapshot) = taken.views.get(&view.id) else { continue };
-        for partition in 0..stream.partitions as usize {
-            let batch = snapshot.manifest.as_ref().and_then(|manifest| manifest.ledger.get(partition));
-            if let Some(counts) = batch {
-                add_ledger(&mut table, &view.name, "batch", partition, counts);
-            }
-            let ranges = snapshot.ranges.iter().filter_map(|range| range.ledger.get(partition));
-            add_ledger(&mut table, &view.name, "speed", partition, &LedgerCounts::sum(ranges));
-        }
-    }
-    table.finish()
-}
-
-fn add_ledger(table: &mut Table, view: &str, layer: &str, partition: usize, counts: &LedgerCounts) {
-    table
-        .text(view)
-        .text(layer)
-        .int(partition as i64)
-        .int(counts.records as i64)
-        .int(counts.counted as i64)
-        .int(counts.filtered as i64)
-        .int(counts.late as i64)
-        .int(i64::try_from(counts.balance()).unwrap_or(i64::MAX));
 }

@@ -9,16 +9,32 @@ use bytes::Bytes;
 use parquet::errors::Result;
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::checksums::Blocks;
+
 #[derive(Debug, Clone)]
 pub(super) struct PositionedFile {
     file: Arc<File>,
     length: u64,
+    blocks: Arc<Option<Blocks>>,
 }
 
 impl PositionedFile {
-    pub(super) fn new(file: File) -> io::Result<Self> {
+    /// A file and its checksums as the manifest has them; without any nothing is checked.
+    pub(super) fn new(file: File, checksums: &str) -> io::Result<Self> {
         let length = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), length })
+        let blocks =
+            Blocks::parse(checksums, length).map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
+        Ok(Self { file: Arc::new(file), length, blocks: Arc::new(blocks) })
+    }
+
+    fn check(&self, start: u64, length: usize) -> io::Result<()> {
+        let Some(blocks) = self.blocks.as_ref() else { return Ok(()) };
+        for (number, range) in blocks.unchecked(&(start..start.saturating_add(length as u64))) {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            self.file.read_exact_at(&mut bytes, range.start)?;
+            blocks.check(number, &bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -32,10 +48,11 @@ impl ChunkReader for PositionedFile {
     type T = Cursor;
 
     fn get_read(&self, start: u64) -> Result<Cursor> {
-        Ok(Cursor { file: Arc::clone(&self.file), position: start })
+        Ok(Cursor { file: self.clone(), position: start })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        self.check(start, length)?;
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, start)?;
         Ok(bytes.into())
@@ -45,13 +62,14 @@ impl ChunkReader for PositionedFile {
 /// A place in a [`PositionedFile`] that moves as it is read, and no other with it.
 #[derive(Debug)]
 pub(super) struct Cursor {
-    file: Arc<File>,
+    file: PositionedFile,
     position: u64,
 }
 
 impl Read for Cursor {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(bytes, self.position)?;
+        self.file.check(self.position, bytes.len())?;
+        let read = self.file.file.read_at(bytes, self.position)?;
         self.position += read as u64;
         Ok(read)
     }

@@ -51,7 +51,7 @@ impl Part {
         let options =
             ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required).with_schema(Arc::clone(schema));
         let (source, metadata) = if let Some(local) = store.local_path(&path) {
-            let file = open_local(&path, &local)?;
+            let file = open_local(file, &local)?;
             let metadata = ArrowReaderMetadata::load(&file, options);
             (Source::Local(file), metadata)
         } else {
@@ -160,10 +160,12 @@ impl Part {
     }
 }
 
-fn open_local(path: &str, local: &std::path::Path) -> Result<PositionedFile, StorageError> {
-    File::open(local).and_then(PositionedFile::new).map_err(|cause| match cause.kind() {
-        std::io::ErrorKind::NotFound => StorageError::NotFound { path: path.into() },
-        _ => StorageError::io(format!("opening {path}"), cause),
+fn open_local(file: &BatchFile, local: &std::path::Path) -> Result<PositionedFile, StorageError> {
+    let opened = File::open(local).and_then(|opened| PositionedFile::new(opened, &file.checksums));
+    opened.map_err(|cause| match cause.kind() {
+        std::io::ErrorKind::NotFound => StorageError::NotFound { path: file.path.clone() },
+        std::io::ErrorKind::InvalidData => StorageError::Damaged { path: file.path.clone(), reason: cause.to_string() },
+        _ => StorageError::io(format!("opening {}", file.path), cause),
     })
 }
 
@@ -188,7 +190,12 @@ fn failure(path: &str, cause: ParquetError) -> StorageError {
                 StorageError::NotFound { path: path.into() }
             }
             Ok(cause) => StorageError::io(format!("reading {path}"), cause),
-            Err(cause) => StorageError::io(format!("reading {path}"), cause),
+            Err(cause) => match cause.downcast_ref::<std::io::Error>() {
+                Some(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+                    StorageError::Damaged { path: path.into(), reason: io.to_string() }
+                }
+                _ => StorageError::io(format!("reading {path}"), cause),
+            },
         },
         other => StorageError::Damaged { path: path.into(), reason: other.to_string() },
     }

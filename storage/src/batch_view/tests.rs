@@ -162,7 +162,7 @@ async fn unsorted_rows_are_refused_and_nothing_is_left() {
 async fn missing_damaged_and_foreign_files_are_told_apart() {
     let (_folder, store) = local();
     let open = |path: &str, cells| {
-        let file = BatchFile { path: path.into(), bytes: 10, cells };
+        let file = BatchFile { path: path.into(), bytes: 10, cells, checksums: String::new() };
         let store = store.clone();
         async move { BatchViewReader::open(&store, schema(), &[file]).await }
     };

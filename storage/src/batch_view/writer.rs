@@ -18,6 +18,7 @@ use parquet::schema::types::ColumnPath;
 use schemas::documents::manifest::BatchFile;
 use schemas::limits::{VIEW_PAGE_BYTES, VIEW_PAGE_ROWS, VIEW_ROW_GROUP_ROWS};
 
+use super::checksums::BlockHasher;
 use super::{FORMAT, LAYOUT, Layout, converter};
 use crate::error::StorageError;
 use crate::ipc;
@@ -86,31 +87,39 @@ impl BatchViewWriter {
             None => self.begin(&RecordBatch::new_empty(Arc::clone(&self.schema)))?,
         };
         let sink = open.finish(self.key_columns).map_err(|cause| self.failed(cause))?;
-        let bytes = match sink {
-            Sink::File(mut file) => {
+        let Sink { target, checksums } = sink;
+        let bytes = match target {
+            Target::File(mut file) => {
                 let path = file.path.clone();
                 let publish = move || file.publish();
                 let published = tokio::task::spawn_blocking(publish).await.map_err(io::Error::other);
                 published.and_then(|published| published).map_err(|cause| self.failed(cause))?;
                 path.metadata().map_err(|cause| self.failed(cause))?.len()
             }
-            Sink::Memory(bytes) => {
+            Target::Scratch(mut file) => {
+                file.file.flush().map_err(|cause| self.failed(cause))?;
+                self.store.put_file(&self.path, &file.temporary).await?;
+                file.temporary.metadata().map_err(|cause| self.failed(cause))?.len()
+            }
+            Target::Memory(bytes) => {
                 let length = bytes.len() as u64;
                 self.store.put(&self.path, bytes.into()).await?;
                 length
             }
         };
-        Ok(BatchFile { path: self.path, bytes, cells: self.cells })
+        Ok(BatchFile { path: self.path, bytes, cells: self.cells, checksums: checksums.finish() })
     }
 
     fn begin(&self, first: &RecordBatch) -> Result<Open, StorageError> {
         let page_rows = (VIEW_PAGE_BYTES / row_bytes(first)).clamp(PAGE_ROWS_MIN, VIEW_PAGE_ROWS);
         // Whole pages, so that pages of all columns end where row groups end.
         let group_rows = VIEW_ROW_GROUP_ROWS / page_rows * page_rows;
-        let sink = match self.store.local_path(&self.path) {
-            Some(path) => Sink::File(Unpublished::create(path).map_err(|cause| self.failed(cause))?),
-            None => Sink::Memory(vec![]),
+        let target = match (self.store.local_path(&self.path), self.store.scratch_file()) {
+            (Some(path), _) => Target::File(Unpublished::create(path).map_err(|cause| self.failed(cause))?),
+            (None, Some(path)) => Target::Scratch(Unpublished::create(path).map_err(|cause| self.failed(cause))?),
+            (None, None) => Target::Memory(vec![]),
         };
+        let sink = Sink { target, checksums: BlockHasher::default() };
         let properties = self.properties(page_rows, group_rows);
         let parquet = ArrowWriter::try_new(sink, Arc::clone(&self.schema), Some(properties));
         let parquet = parquet.map_err(|cause| self.failed(cause))?;
@@ -233,24 +242,36 @@ fn column_bytes(column: &ArrayRef) -> usize {
     }
 }
 
+/// Where the file goes, and the checksums of what has gone there.
 #[derive(Debug)]
-enum Sink {
+struct Sink {
+    target: Target,
+    checksums: BlockHasher,
+}
+
+#[derive(Debug)]
+enum Target {
+    /// Beside its place.
     File(Unpublished),
+    /// In a local folder, until it goes to its place in a remote store.
+    Scratch(Unpublished),
     Memory(Vec<u8>),
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.file.write(bytes),
-            Self::Memory(memory) => memory.write(bytes),
-        }
+        let written = match &mut self.target {
+            Target::File(file) | Target::Scratch(file) => file.file.write(bytes)?,
+            Target::Memory(memory) => memory.write(bytes)?,
+        };
+        self.checksums.update(&bytes[..written]);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::File(file) => file.file.flush(),
-            Self::Memory(_) => Ok(()),
+        match &mut self.target {
+            Target::File(file) | Target::Scratch(file) => file.file.flush(),
+            Target::Memory(_) => Ok(()),
         }
     }
 }

@@ -53,7 +53,7 @@ pub fn encode(header: &DeltaHeader, states: &[Vec<RecordBatch>]) -> Result<(Delt
 }
 
 /// No batches: no bytes at all, as there is no schema then.
-fn write_stream(out: &mut Vec<u8>, states: &[RecordBatch]) -> Result<(), arrow::error::ArrowError> {
+pub(crate) fn write_stream(out: &mut Vec<u8>, states: &[RecordBatch]) -> Result<(), arrow::error::ArrowError> {
     let Some(first) = states.first() else { return Ok(()) };
     let mut writer = StreamWriter::try_new(out, &first.schema())?;
     for rows in states {
@@ -101,7 +101,7 @@ fn verified(bytes: &[u8]) -> Result<&[u8], &'static str> {
 }
 
 /// A copy per view: the states of one view do not keep those of the others in memory.
-fn read_stream(stream: &[u8]) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
+pub(crate) fn read_stream(stream: &[u8]) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
     let mut states = vec![];
     if stream.is_empty() {
         return Ok(states);

@@ -33,6 +33,7 @@ fn header(first: u64, last: u64, from: u64, to: u64, views: usize) -> DeltaHeade
         views: (0..views).map(view).collect(),
         failed: vec![],
         created_at_us: 1_000,
+        as_of_us: None,
     }
 }
 

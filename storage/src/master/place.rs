@@ -14,6 +14,8 @@ use url::Url;
 use super::durable::DurableLocal;
 use crate::error::StorageError;
 use crate::store::durable::{create_folder, sync_folder};
+use crate::store::ordered::Ordered;
+use crate::store::{Store, upload};
 
 /// The folder of a table. Its functions block: they are for threads that may.
 #[derive(Debug)]
@@ -31,11 +33,7 @@ pub(super) fn store_of(root: &Url) -> Result<Arc<dyn ObjectStore>, StorageError>
     if root.scheme() == "file" {
         return Ok(Arc::new(DurableLocal::new()));
     }
-    let options = std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)));
-    let (store, _) = object_store::parse_url_opts(root, options)
-        .map_err(|e| StorageError::io(format!("opening the object store of {root}"), e))?;
-    Ok(Arc::from(store))
+    Ok(Store::open(root.as_str())?.bucket())
 }
 
 impl Place {
@@ -50,6 +48,7 @@ impl Place {
         if let Some(folder) = &local {
             create_folder(folder).map_err(|e| StorageError::io(format!("making the folder {root}"), e))?;
         }
+        let store = if local.is_some() { store } else { Arc::new(Ordered::new(store)) };
         Ok(Self { root, store, handle, local })
     }
 
@@ -103,8 +102,8 @@ impl Place {
             }
             Output::Memory(bytes) => {
                 let (store, path, size) = (self.store.clone(), self.object_path(name)?, bytes.len() as u64);
-                let put = async move { store.put(&path, bytes.into()).await };
-                self.wait(put).map(|_| size).map_err(|e| StorageError::io(context(), e))
+                let put = async move { upload::put(store.as_ref(), &path, bytes.into()).await };
+                self.wait(put).map(|()| size).map_err(|e| StorageError::io(context(), e))
             }
         }
     }

@@ -99,9 +99,9 @@ impl Aggregate {
         match (self.function, self.argument.as_ref().map(Expression::kind)) {
             (Function::Count | Function::ApproxDistinct, _) => Kind::Int,
             (Function::Avg, Some(Kind::Decimal(scale))) => Kind::Decimal((scale + 4).min(38)),
-            (Function::Avg, _) => Kind::Float,
             (
-                Function::VarPop
+                Function::Avg
+                | Function::VarPop
                 | Function::VarSamp
                 | Function::StddevPop
                 | Function::StddevSamp
@@ -225,7 +225,7 @@ fn percentile(values: &[Value], share: f64) -> Expected {
     let rank = share * last as f64;
     let (low, high) = (floats[rank.floor() as usize], floats[rank.ceil() as usize]);
     let part = rank - rank.floor();
-    let value = if part == 0.0 || low == high { low } else { low * (1.0 - part) + high * part };
+    let value = if part <= 0.0 || low.to_bits() == high.to_bits() { low } else { low * (1.0 - part) + high * part };
     // below the normal doubles there are no relative errors
     let bound = low.abs().max(high.abs()) / 127.0 + f64::MIN_POSITIVE;
     let tolerance = if value.is_finite() { Tolerance::Within(bound) } else { Tolerance::Within(0.0) };

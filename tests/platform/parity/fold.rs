@@ -94,10 +94,6 @@ fn log_rows(records: &[&Placed]) -> RecordBatch {
     RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
 }
 
-fn text(problem: schemas::Problem) -> String {
-    problem.text()
-}
-
 /// Folds records in pieces of random size, in a random order of partitions, by several folders that
 /// are emptied at random. Returns the parts and the ledger.
 fn fold_in_pieces(
@@ -108,7 +104,7 @@ fn fold_in_pieces(
 ) -> Result<(Vec<RecordBatch>, LedgerCounts), String> {
     let mut folders = vec![];
     for _ in 0..rng.random_range(1..4) {
-        folders.push(Folder::new(view).map_err(text)?);
+        folders.push(Folder::new(view).map_err(|problem| problem.text())?);
     }
     let (mut parts, mut counts) = (vec![], LedgerCounts::default());
     let mut order: Vec<u32> = (0..partitions).collect();
@@ -119,15 +115,17 @@ fn fold_in_pieces(
         while let Some(first) = rest.first() {
             let (piece, later) = rest.split_at(pick(rng, &[1, 1, 7, 64, 8_192]).min(rest.len()));
             let folder = rng.random_range(0..folders.len());
-            counts.add(&folders[folder].fold(partition, first.offset, &log_rows(piece)).map_err(text)?);
+            counts.add(
+                &folders[folder].fold(partition, first.offset, &log_rows(piece)).map_err(|problem| problem.text())?,
+            );
             if rng.random_bool(0.3) {
-                parts.extend(folders[folder].take().map_err(text)?);
+                parts.extend(folders[folder].take().map_err(|problem| problem.text())?);
             }
             rest = later;
         }
     }
     for mut folder in folders {
-        parts.extend(folder.take().map_err(text)?);
+        parts.extend(folder.take().map_err(|problem| problem.text())?);
     }
     parts.shuffle(rng);
     Ok((parts, counts))
@@ -137,10 +135,10 @@ fn fold_in_pieces(
 fn merge_in_a_tree(view: &View, mut parts: Vec<RecordBatch>, rng: &mut ChaCha8Rng) -> Result<RecordBatch, String> {
     while parts.len() > 1 {
         let (a, b) = (parts.swap_remove(rng.random_range(0..parts.len())), parts.pop().unwrap());
-        parts.push(states::merge(view, &[a, b]).map_err(text)?);
+        parts.push(states::merge(view, &[a, b]).map_err(|problem| problem.text())?);
         parts.shuffle(rng);
     }
-    states::merge(view, &parts).map_err(text)
+    states::merge(view, &parts).map_err(|problem| problem.text())
 }
 
 /// The states of all records, folded by one folder in one piece per partition.
@@ -149,14 +147,14 @@ pub(super) fn fold_at_once(
     records: &[Placed],
     partitions: u32,
 ) -> Result<(RecordBatch, LedgerCounts), String> {
-    let mut folder = Folder::new(view).map_err(text)?;
+    let mut folder = Folder::new(view).map_err(|problem| problem.text())?;
     let mut counts = LedgerCounts::default();
     for partition in 0..partitions {
         let records: Vec<&Placed> = records.iter().filter(|record| record.partition == partition).collect();
-        counts.add(&folder.fold(partition, 0, &log_rows(&records)).map_err(text)?);
+        counts.add(&folder.fold(partition, 0, &log_rows(&records)).map_err(|problem| problem.text())?);
     }
-    let parts: Vec<RecordBatch> = folder.take().map_err(text)?.into_iter().collect();
-    Ok((states::merge(view, &parts).map_err(text)?, counts))
+    let parts: Vec<RecordBatch> = folder.take().map_err(|problem| problem.text())?.into_iter().collect();
+    Ok((states::merge(view, &parts).map_err(|problem| problem.text())?, counts))
 }
 
 /// States in memory.

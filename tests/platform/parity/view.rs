@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::aggregate::{Aggregate, Expected, OutOfRange};
 use super::calendar::bin;
@@ -89,23 +90,21 @@ impl ViewModel {
             self.columns.iter().enumerate().map(|(index, column)| format!("{} AS o{index}", column.sql(&slot)));
         let mut sql = format!("SELECT {} FROM {}", columns.collect::<Vec<_>>().join(", "), self.source_sql());
         if let Some(condition) = &self.condition {
-            sql += &format!(" WHERE {}", condition.sql(&source_name));
+            let _ = write!(sql, " WHERE {}", condition.sql(&source_name));
         }
         if !self.keys.is_empty() {
-            sql += &format!(
-                " GROUP BY {}",
-                self.keys.iter().map(|key| key.sql(&source_name)).collect::<Vec<_>>().join(", ")
-            );
+            let keys: Vec<_> = self.keys.iter().map(|key| key.sql(&source_name)).collect();
+            let _ = write!(sql, " GROUP BY {}", keys.join(", "));
         }
         if let Some(having) = &self.having {
-            sql += &format!(" HAVING {}", having.sql(&slot));
+            let _ = write!(sql, " HAVING {}", having.sql(&slot));
         }
         let sorts: Vec<String> = self.sorts.iter().map(Sort::sql).collect();
         if !sorts.is_empty() {
-            sql += &format!(" ORDER BY {}", sorts.join(", "));
+            let _ = write!(sql, " ORDER BY {}", sorts.join(", "));
         }
         if let Some(limit) = self.limit {
-            sql += &format!(" LIMIT {limit}");
+            let _ = write!(sql, " LIMIT {limit}");
         }
         sql
     }

@@ -117,7 +117,7 @@ impl World {
             }
             if rng.random_bool(0.05) {
                 let broken = ["{\"id\":\"bad\"}\n", "{\"id\":\"bad\",\"at\":true}\n", "{oops\n"];
-                body += &pick(rng, &broken);
+                body += pick(rng, &broken);
                 quarantined += 1;
             }
         }

@@ -113,7 +113,7 @@ fn part(oracle: &Oracle<'_>, records: &MasterRecords, plan: &Plan, run: u64) -> 
     records.read(unit, &columns, &mut |batch| {
         let left = (unit.offsets.start + PART_RECORDS_MAX).saturating_sub(offset) as usize;
         let batch = batch.slice(0, left.min(batch.num_rows()));
-        let inputs = if oracle.view.input_columns().is_empty() { vec![] } else { batch.columns().to_vec() };
+        let inputs = if oracle.view.input_columns().is_empty() { &[] } else { batch.columns() };
         folder.fold_columns(unit.partition, offset, inputs, batch.num_rows())?;
         offset += batch.num_rows() as u64;
         rows.push(batch);

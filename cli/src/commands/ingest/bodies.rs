@@ -1,4 +1,7 @@
-//! Cuts a file of events into bodies of NDJSON: unpacks gzip and zstd, reads lines or a JSON array.
+//! Cuts a file of events into bodies of NDJSON: unpacks gzip and zstd, reads lines, a JSON array, CSV or Parquet.
+
+mod csv;
+mod parquet;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -28,24 +31,88 @@ pub struct Body {
     pub read: u64,
 }
 
+/// The columns whose values stand as they are in JSON: numbers may stand in quotes, these may not.
+pub type Unquoted = std::collections::BTreeSet<String>;
+
+/// How the events of a file are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum InputFormat {
+    /// JSON: a line each, or one array
+    Json,
+    /// CSV with a header line that names the columns
+    Csv,
+    /// Parquet
+    Parquet,
+}
+
+impl InputFormat {
+    /// What the end of a name says; JSON unless it says something else.
+    pub fn of(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+        match plain.rsplit_once('.') {
+            Some((_, "csv")) => Self::Csv,
+            Some((_, "parquet")) => Self::Parquet,
+            _ => Self::Json,
+        }
+    }
+}
+
 /// An opened input.
 pub struct Input {
-    reader: Box<dyn Read + Send>,
+    source: Source,
     size: Option<u64>,
+}
+
+enum Source {
+    Json(Box<dyn Read + Send>),
+    Csv(Box<dyn Read + Send>, Unquoted),
+    Parquet(File),
+}
+
+/// The files that a name stands for: itself, or the files of a folder in order of their names.
+///
+/// # Errors
+/// [`Exit::Usage`] if there is no such file, or a folder has none.
+pub fn files(name: &str) -> anyhow::Result<Vec<String>> {
+    if name == "-" || !std::path::Path::new(name).is_dir() {
+        return Ok(vec![name.to_owned()]);
+    }
+    let mut files = vec![];
+    for entry in std::fs::read_dir(name)? {
+        let path = entry?.path();
+        let is_hidden = path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with(['.', '_']));
+        if path.is_file() && !is_hidden {
+            files.push(path.to_string_lossy().into_owned());
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return fail(Exit::Usage, format!("folder {name}: has no files"));
+    }
+    Ok(files)
 }
 
 /// Opens a file; `-` is stdin.
 ///
 /// # Errors
 /// [`Exit::Usage`] if there is no such file.
-pub fn open(name: &str) -> anyhow::Result<Input> {
+pub fn open(name: &str, format: InputFormat, unquoted: &Unquoted) -> anyhow::Result<Input> {
+    let source = |reader: Box<dyn Read + Send>| match format {
+        InputFormat::Csv => Source::Csv(reader, unquoted.clone()),
+        _ => Source::Json(reader),
+    };
     if name == "-" {
-        return Ok(Input { reader: Box::new(io::stdin()), size: None });
+        if format == InputFormat::Parquet {
+            return fail(Exit::Usage, "Parquet cannot be read from stdin: name the file");
+        }
+        return Ok(Input { source: source(Box::new(io::stdin())), size: None });
     }
     match File::open(name) {
         Ok(file) => {
             let size = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
-            Ok(Input { reader: Box::new(file), size })
+            let source = if format == InputFormat::Parquet { Source::Parquet(file) } else { source(Box::new(file)) };
+            Ok(Input { source, size })
         }
         Err(error) => fail(Exit::Usage, format!("file {name}: {error}")),
     }
@@ -59,14 +126,12 @@ impl Input {
 
     /// An input made of anything readable.
     pub fn from_reader(reader: impl Read + Send + 'static) -> Self {
-        Self { reader: Box::new(reader), size: None }
+        Self { source: Source::Json(Box::new(reader)), size: None }
     }
 
     /// Its events in bodies of so many rows. Nothing is read before the first is asked for.
     pub fn bodies(self, rows_max: u64) -> Bodies {
-        let read = Arc::new(AtomicU64::new(0));
-        let counting = Counting { inner: self.reader, read: Arc::clone(&read) };
-        Bodies { raw: Some(counting), events: None, rows_max, read }
+        Bodies { source: Some(self.source), events: None, rows_max, read: Arc::new(AtomicU64::new(0)) }
     }
 }
 
@@ -85,7 +150,7 @@ impl Read for Counting {
 
 /// The bodies of one input, in its order.
 pub struct Bodies {
-    raw: Option<Counting>,
+    source: Option<Source>,
     events: Option<Events>,
     rows_max: u64,
     read: Arc<AtomicU64>,
@@ -93,8 +158,8 @@ pub struct Bodies {
 
 impl Bodies {
     fn next_body(&mut self) -> io::Result<Option<Body>> {
-        if let Some(raw) = self.raw.take() {
-            self.events = Some(Events::new(unpacked(raw)?)?);
+        if let Some(source) = self.source.take() {
+            self.events = Some(Events::open(source, &self.read)?);
         }
         let Some(events) = &mut self.events else { return Ok(None) };
         let (mut text, mut rows) = (vec![], 0);
@@ -138,9 +203,23 @@ enum Events {
     Lines(Box<dyn BufRead + Send>),
     /// The elements of one JSON array. The server judges them; this only finds where each ends.
     Array(Box<dyn BufRead + Send>),
+    Csv(Box<csv::Records>),
+    Parquet(Box<parquet::Records>),
 }
 
 impl Events {
+    fn open(source: Source, read: &Arc<AtomicU64>) -> io::Result<Self> {
+        let counting = |inner| Counting { inner, read: Arc::clone(read) };
+        match source {
+            Source::Json(inner) => Self::new(unpacked(counting(inner))?),
+            Source::Csv(inner, unquoted) => {
+                let records = csv::Records::new(unpacked(counting(inner))?, &unquoted)?;
+                Ok(Self::Csv(Box::new(records)))
+            }
+            Source::Parquet(file) => Ok(Self::Parquet(Box::new(parquet::Records::new(file, Arc::clone(read))?))),
+        }
+    }
+
     fn new(mut reader: Box<dyn BufRead + Send>) -> io::Result<Self> {
         match peek(&mut *reader)? {
             Some(b'[') => {
@@ -156,6 +235,8 @@ impl Events {
         match self {
             Self::Lines(reader) => append_line(&mut **reader, text),
             Self::Array(reader) => append_element(&mut **reader, text),
+            Self::Csv(records) => records.append_next(text),
+            Self::Parquet(records) => records.append_next(text),
         }
     }
 }

@@ -11,7 +11,7 @@ use axum::routing::post;
 use rstest::rstest;
 use schemas::{Code, Problem};
 
-use super::bodies::Input;
+use super::bodies::{Input, open};
 use super::*;
 use crate::output::Output;
 
@@ -66,7 +66,7 @@ fn array_without_an_end_is_an_error_after_the_whole_events() {
 
 #[test]
 fn missing_file_is_a_usage_error() {
-    let Err(error) = open("no-such-file.ndjson") else { panic!("opened") };
+    let Err(error) = open("no-such-file.ndjson", InputFormat::Json, &Unquoted::new()) else { panic!("opened") };
     assert_eq!(crate::exit::code(&error), crate::exit::Exit::Usage);
 }
 
@@ -79,7 +79,8 @@ async fn sometimes_full(State(calls): State<Arc<AtomicU64>>, body: String) -> Re
     }
     let received = body.lines().count() as u64;
     let position = format!("after {}", body.lines().last().unwrap_or_default());
-    let answer = IngestAnswer { received, accepted: received, duplicates: 0, quarantined: 0, position, errors: vec![] };
+    let (accepted, errors) = (received, vec![]);
+    let answer = IngestAnswer { received, accepted, duplicates: 0, conflicts: 0, quarantined: 0, position, errors };
     axum::Json(answer).into_response()
 }
 
@@ -100,9 +101,10 @@ async fn every_body_is_offered_until_it_is_taken(#[case] in_flight: u64) {
     let session = session(router).await;
     let input: String = (0..25).map(|n| n.to_string() + "\n").collect();
     let feed = Feed::start(Input::from_reader(std::io::Cursor::new(input)).bodies(10));
-    let options = IngestArguments { stream: "s".into(), file: "-".into(), batch_rows: 10, in_flight };
+    let (stream, file) = ("s".into(), "-".into());
+    let options = IngestArguments { stream, file, format: None, all_or_nothing: false, batch_rows: 10, in_flight };
     let (mut totals, mut progress) = (Totals::default(), Progress::bytes(None));
-    send_all(&session, &options, feed, &mut totals, &mut progress).await.unwrap();
+    send_all(&session, &options, feed, Mode::Quarantine, (&mut totals, &mut progress)).await.unwrap();
     assert_eq!((totals.received, totals.accepted, totals.position.as_str()), (25, 25, "after 24"));
     assert!(calls.load(Ordering::SeqCst) >= 4, "the full answers were not retried");
 }
@@ -123,6 +125,33 @@ async fn refused_stream_is_not_offered_again() {
         (axum::http::StatusCode::NOT_FOUND, axum::Json(problem))
     };
     let session = session(Router::new().route("/v1/streams/s/events", post(refuse))).await;
-    let error = offer(&session.client, "s", Bytes::from_static(b"1\n")).await.unwrap_err();
+    let error = offer(&session.client, "s", Bytes::from_static(b"1\n"), Mode::Quarantine).await.unwrap_err();
     assert_eq!(error.to_string(), "there is no stream s");
+}
+
+#[test]
+fn csv_becomes_objects_and_an_empty_field_no_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.csv.gz");
+    let text = "\u{feff}id,n, ok ,s\n1,2,true,\"a \"\"b\"\", c\nd\"\n2,,maybe,\n";
+    std::fs::write(&path, gzip(text.as_bytes())).unwrap();
+    let name = path.to_str().unwrap();
+    assert_eq!(InputFormat::of(name), InputFormat::Csv);
+    let input = open(name, InputFormat::Csv, &["ok".to_owned()].into()).unwrap();
+    let lines: Vec<String> =
+        input.bodies(1).map(|body| String::from_utf8(body.unwrap().bytes.to_vec()).unwrap()).collect();
+    let values: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(values[0], json!({"id": "1", "n": "2", "ok": true, "s": "a \"b\", c\nd"}));
+    assert_eq!(values[1], json!({"id": "2", "ok": "maybe"}));
+}
+
+#[test]
+fn a_csv_record_with_a_field_too_many_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.csv");
+    std::fs::write(&path, "id,n\n1,2\n3,4,5\n").unwrap();
+    let mut bodies = open(path.to_str().unwrap(), InputFormat::Csv, &Unquoted::new()).unwrap().bodies(1);
+    assert!(bodies.next().unwrap().is_ok());
+    assert!(bodies.next().unwrap().is_err());
+    assert!(bodies.next().is_none());
 }

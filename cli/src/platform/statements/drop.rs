@@ -8,7 +8,7 @@ use storage::kafka::delete_topics;
 use storage::paths;
 use storage::source::SourceStore;
 
-use super::super::registry::{DEAD_LETTERS, RECORDS};
+use super::super::registry::{DEAD_LETTERS, RECEIPTS, RECORDS};
 use super::show::unknown;
 use super::{StatementService, message};
 
@@ -39,6 +39,7 @@ impl StatementService {
         let mut failures = vec![];
         failures.extend(deltas.remove_all(stream.id).await.err());
         failures.extend(parts.store.delete_below(&paths::master(stream.id)).await.err());
+        failures.extend(parts.store.delete_below(&paths::imports(stream.id)).await.err());
         failures.extend(SourceStore::new(parts.store.clone(), stream.id).remove_all().await.err());
         if stream.transport.log == LogKind::Kafka {
             self.remove_topics(&stream).await;
@@ -56,7 +57,7 @@ impl StatementService {
 
     /// The topics of a stream's own logs. Those of others are left alone.
     async fn remove_topics(&self, stream: &StreamDef) {
-        let topics = [RECORDS, DEAD_LETTERS].map(|kind| paths::topic(stream.id, kind));
+        let topics = [RECORDS, DEAD_LETTERS, RECEIPTS].map(|kind| paths::topic(stream.id, kind));
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         let removed = match self.registry.parts.kafka.cluster(stream.transport.brokers.as_deref()) {
             Ok(cluster) => delete_topics(&cluster, &names).await.map_err(anyhow::Error::from),

@@ -13,7 +13,7 @@ use super::super::static_tables;
 use super::compile::lacks_its_stream;
 use super::create::{Checked, check_stream, check_table, check_view, view_def};
 use super::drop::{check_drop, word};
-use super::show::{known_view, show, show_create};
+use super::show::{known_view, show, show_create, unknown};
 use super::{StatementService, message};
 
 /// The catalogue as the script would have made it so far, and the rows of the tables that it made.
@@ -103,6 +103,11 @@ impl Rehearsal for Rehearsed<'_> {
             Statement::Refresh { name, .. } | Statement::Rollback { name, .. } => {
                 known_view(&self.catalog, name)?;
                 Ok(message("ok"))
+            }
+            Statement::Copy(copy) => {
+                let known = self.catalog.stream(&copy.stream);
+                known.ok_or_else(|| unknown(&self.catalog, ObjectKind::Stream, &copy.stream))?;
+                Ok(message(format!("would copy {} into {}", copy.file, copy.stream)))
             }
             Statement::Show(kind) => show(&self.catalog, *kind),
             Statement::ShowCreate { kind, name } => show_create(&self.catalog, *kind, name),

@@ -12,7 +12,7 @@ use serving::parts::StatementAnswer;
 use super::drop::word;
 
 /// `SHOW …`
-pub(super) fn show(catalog: &Catalog, kind: ObjectKind) -> Result<StatementAnswer, Problem> {
+pub(in crate::platform) fn show(catalog: &Catalog, kind: ObjectKind) -> Result<StatementAnswer, Problem> {
     let rows: Vec<[String; 2]> = match kind {
         ObjectKind::Stream => catalog
             .streams
@@ -35,7 +35,11 @@ pub(super) fn show(catalog: &Catalog, kind: ObjectKind) -> Result<StatementAnswe
 }
 
 /// `SHOW CREATE …`
-pub(super) fn show_create(catalog: &Catalog, kind: ObjectKind, name: &str) -> Result<StatementAnswer, Problem> {
+pub(in crate::platform) fn show_create(
+    catalog: &Catalog,
+    kind: ObjectKind,
+    name: &str,
+) -> Result<StatementAnswer, Problem> {
     let sql = match kind {
         ObjectKind::Stream => catalog.stream(name).map(show_create::stream_sql),
         ObjectKind::Table => catalog.table(name).map(show_create::table_sql),

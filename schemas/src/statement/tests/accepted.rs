@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 
-use super::super::{CreateStream, ObjectKind, Statement};
+use super::super::{CopyFormat, CopyFrom, CreateStream, ObjectKind, Statement};
 use super::{VALID, all, one};
 use crate::column::{ColumnDef, SqlType};
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX};
@@ -193,6 +193,11 @@ fn drops(#[case] sql: &str, #[case] kind: ObjectKind, #[case] name: &str, #[case
 #[case("REFRESH MATERIALIZED VIEW v", Statement::Refresh { name: "v".into(), incremental: false })]
 #[case("REFRESH MATERIALIZED VIEW v FULL", Statement::Refresh { name: "v".into(), incremental: false })]
 #[case("REFRESH MATERIALIZED VIEW v INCREMENTAL", Statement::Refresh { name: "v".into(), incremental: true })]
+#[case("COPY s FROM 'a.csv'", Statement::Copy(CopyFrom { stream: "s".into(), file: "a.csv".into(), format: None }))]
+#[case(
+    "copy s from 'a' with (format = 'parquet')",
+    Statement::Copy(CopyFrom { stream: "s".into(), file: "a".into(), format: Some(CopyFormat::Parquet) })
+)]
 #[case("ROLLBACK MATERIALIZED VIEW v TO RUN 41", Statement::Rollback { name: "v".into(), run: 41 })]
 #[case("EXPLAIN LAYERS SELECT  1", Statement::ExplainLayers { sql: "SELECT  1".into() })]
 fn commands(#[case] sql: &str, #[case] expected: Statement) {

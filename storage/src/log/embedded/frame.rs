@@ -190,7 +190,7 @@ impl EncodedFrame {
 /// Bytes of a message before its body: continuation marker, length, and as much as that says.
 fn metadata_bytes(message: &[Buffer]) -> u32 {
     let mut prefix = [0; IPC_PREFIX];
-    for (to, from) in prefix.iter_mut().zip(message.iter().flat_map(|part| part.as_slice())) {
+    for (to, from) in prefix.iter_mut().zip(message.iter().flat_map(Buffer::as_slice)) {
         *to = *from;
     }
     let [.., a, b, c, d] = prefix;

@@ -1,9 +1,10 @@
-//! An object store that loses commits, or the answers to them.
+//! An object store that loses commits, or the answers to them, and lists from the end to the beginning.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -61,7 +62,9 @@ impl ObjectStore for Flaky {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        // in memory: it is ready at once
+        let listed = futures::executor::block_on(self.inner.list(prefix).collect::<Vec<_>>());
+        futures::stream::iter(listed.into_iter().rev()).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -87,9 +90,26 @@ async fn commit_whose_answer_is_lost_lands_once() {
     let landed = master.land(vec![frame(&stream, 0, 0, 10), frame(&stream, 1, 0, 4)]).await.unwrap();
     assert_eq!((landed.version, &landed.to, landed.files.len()), (1, &Cut(vec![10, 4]), 2));
     master.land(vec![frame(&stream, 0, 10, 10)]).await.unwrap();
-    let again = Master::open_with(store, &root, &stream, Arc::new(SystemClock)).await.unwrap();
+    let again = Master::open_with(store.clone(), &root, &stream, Arc::new(SystemClock)).await.unwrap();
     assert_eq!((again.landed(), again.version()), (Cut(vec![20, 4]), 2));
     assert_eq!(ids(&again).await, ids_below(&[20, 4]));
+}
+
+/// Of two processes that land the same records one has landed them; the other sees that.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_processes_that_land_one_wins() {
+    let stream = plain(1);
+    let (store, root, first) = open_flaky(&stream).await;
+    let second = Master::open_with(store.clone(), &root, &stream, Arc::new(SystemClock)).await.unwrap();
+    for round in 0..10 {
+        let frames = || vec![frame(&stream, 0, round * 10, 10)];
+        let (one, other) = tokio::join!(first.land(frames()), second.land(frames()));
+        assert_eq!([one.is_ok(), other.is_ok()].iter().filter(|won| **won).count(), 1, "{one:?} {other:?}");
+        first.refresh().await.unwrap();
+        second.refresh().await.unwrap();
+    }
+    let again = Master::open_with(store, &root, &stream, Arc::new(SystemClock)).await.unwrap();
+    assert_eq!(ids(&again).await, ids_below(&[100]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

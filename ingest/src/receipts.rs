@@ -1,0 +1,184 @@
+//! Receipts: what became of the records of a request that were not simply appended.
+//!
+//! ```text
+//!  a request: accepted ──► the log                          its receipt: the log itself, by offset
+//!             duplicates ┐
+//!             bad ───────┼► one row per request and partition, durable before the 200
+//!             replayed ──┘
+//! ```
+//!
+//! A request whose records were all appended writes none, but for one row per partition and ten
+//! minutes that says where they begin. So the ledger costs nothing where nothing is wrong, and is
+//! a function of what was acknowledged (R-019, R-023, invariant I11).
+
+mod book;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use schemas::documents::ledger::bucket_of;
+use schemas::{Cut, IntakeBucket, IntakeCounts, Offset, Partition};
+use storage::StorageError;
+use storage::log::Log;
+use tokio::sync::{OnceCell, RwLock};
+
+use self::book::Book;
+pub use self::rows::receipt_schema;
+pub(crate) use self::rows::{Entry, Kind};
+use crate::admission::{append_time_at, first_since};
+
+/// Rows after which the log of receipts is rolled up: one row per bucket instead of one per request.
+const ROLL_UP_ROWS: u64 = 16_384;
+/// Rows read at once.
+const READ_ROWS: usize = 65_536;
+
+/// The receipts of one stream. Nobody else appends to their log.
+#[derive(Debug)]
+pub(crate) struct Receipts {
+    records: Arc<dyn Log>,
+    letters: Arc<dyn Log>,
+    log: Arc<dyn Log>,
+    book: OnceCell<Mutex<Book>>,
+    /// Shared by whoever writes a receipt; alone, a roll-up.
+    writing: RwLock<()>,
+}
+
+impl Receipts {
+    pub(crate) fn new(records: Arc<dyn Log>, letters: Arc<dyn Log>, log: Arc<dyn Log>) -> Self {
+        Self { records, letters, log, book: OnceCell::new(), writing: RwLock::new(()) }
+    }
+
+    /// What the receipts say, read once.
+    async fn book(&self) -> Result<&Mutex<Book>, StorageError> {
+        let read = || async {
+            let mut book = self.read().await?;
+            self.fill_boundaries(&mut book).await?;
+            Ok(Mutex::new(book))
+        };
+        self.book.get_or_try_init(read).await
+    }
+
+    /// Writes receipts; returns when they are durable and counted.
+    ///
+    /// # Errors
+    /// The log is full or failed: none of them is counted.
+    pub(crate) async fn write(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let book = self.book().await?;
+        let rows_since = {
+            let _shared = self.writing.read().await;
+            self.append(&entries).await?;
+            let mut book = book.lock();
+            entries.iter().for_each(|entry| book.apply(entry));
+            book.rows_since_summary
+        };
+        if rows_since > ROLL_UP_ROWS {
+            self.roll_up(book).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes that records of a partition were appended from `start` on. The first of ten minutes leaves a
+    /// row to be written: where a bucket begins outlives the log.
+    pub(crate) async fn begin(
+        &self,
+        partition: Partition,
+        start: Offset,
+        append_us: i64,
+    ) -> Result<Option<Entry>, StorageError> {
+        let bucket_us = bucket_of(append_us);
+        let is_new = self.book().await?.lock().is_new(partition, bucket_us, start);
+        Ok(is_new.then(|| Entry::boundary(partition, bucket_us, start)))
+    }
+
+    /// The ledger by partition and bucket; `landed` is the master's end.
+    pub(crate) async fn intake(&self, landed: &Cut) -> Result<Vec<IntakeBucket>, StorageError> {
+        let book = self.book().await?;
+        let head = self.records.head();
+        Ok(book.lock().intake(&head, landed))
+    }
+
+    /// Dead letters that were replayed, with the time.
+    pub(crate) async fn replayed(&self) -> Result<BTreeMap<Offset, i64>, StorageError> {
+        Ok(self.book().await?.lock().replayed.clone())
+    }
+
+    async fn append(&self, entries: &[Entry]) -> Result<(), StorageError> {
+        let rows = rows::encode(entries).map_err(|error| StorageError::io("writing receipts", error))?;
+        self.log.append(self.log.epoch(), vec![(0, rows)])?.durable().await?;
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<Book, StorageError> {
+        let mut book = Book::default();
+        let (mut from, head) = (self.log.start().offset(0), self.log.head().offset(0));
+        while from < head {
+            let frames = self.log.read(0, from, READ_ROWS).await?;
+            for frame in &frames {
+                let entries = rows::decode(&frame.rows).ok_or_else(|| self.damaged(frame.base))?;
+                entries.iter().for_each(|entry| book.apply(entry));
+            }
+            from = match frames.last() {
+                Some(last) if last.end() > from => last.end(),
+                _ => return Err(self.damaged(from)),
+            };
+        }
+        Ok(book)
+    }
+
+    /// Buckets that began without a row that says so: the process ended between the append and its receipt.
+    async fn fill_boundaries(&self, book: &mut Book) -> Result<(), StorageError> {
+        let (start, head) = (self.records.start(), self.records.head());
+        for (partition, to) in head.iter() {
+            let known = book.last_boundary(partition);
+            let mut from = known.map_or(0, |(_, offset)| offset).max(start.offset(partition));
+            let mut is_first = known.is_none();
+            while from < to {
+                let bucket_us = bucket_of(append_time_at(self.records.as_ref(), partition, from).await?);
+                let begin = if is_first { 0 } else { from };
+                book.apply(&Entry::boundary(partition, bucket_us, begin));
+                is_first = false;
+                let next_us = bucket_us + schemas::documents::ledger::BUCKET_US;
+                from = first_since(self.records.as_ref(), partition, from..to, next_us).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces all rows by one per bucket, boundary and mark. One append: it is there as a whole or not.
+    async fn roll_up(&self, book: &Mutex<Book>) -> Result<(), StorageError> {
+        let _alone = self.writing.write().await;
+        let entries = {
+            let mut book = book.lock();
+            // marks of dead letters that are no longer kept
+            book.replayed = book.replayed.split_off(&self.letters.start().offset(0));
+            book.summary()
+        };
+        if book.lock().rows_since_summary <= ROLL_UP_ROWS.max(entries.len() as u64 * 2) {
+            return Ok(());
+        }
+        let below = self.log.head();
+        self.append(&entries).await?;
+        book.lock().rows_since_summary = 0;
+        self.log.truncate(&below).await
+    }
+
+    fn damaged(&self, offset: Offset) -> StorageError {
+        StorageError::Damaged {
+            path: format!("receipts of {}", self.log.incarnation()),
+            reason: format!("nothing that can be read at offset {offset}"),
+        }
+    }
+}
+
+/// The receipt of one partition's part of a request; none if all of it was appended.
+pub(crate) fn receipt(partition: Partition, append_us: i64, counts: IntakeCounts) -> Option<Entry> {
+    let plain = IntakeCounts { received: counts.accepted, accepted: counts.accepted, ..IntakeCounts::default() };
+    (counts != plain).then(|| Entry::counts(Some(partition), bucket_of(append_us), counts))
+}

@@ -1,0 +1,97 @@
+//! All receipts, added up.
+
+use std::collections::BTreeMap;
+
+use schemas::{Cut, IntakeBucket, IntakeCounts, Offset, Partition};
+
+use super::{Entry, Kind};
+
+/// One bucket of a partition; bad records have no partition and come last.
+type Place = (Partition, i64);
+/// Stands for "no partition" in a [`Place`].
+const NONE: Partition = Partition::MAX;
+
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// Of requests that left a receipt.
+    counts: BTreeMap<Place, IntakeCounts>,
+    /// Where the buckets of a partition begin.
+    boundaries: BTreeMap<Place, Offset>,
+    /// Dead letters that were replayed, with the time.
+    pub(super) replayed: BTreeMap<Offset, i64>,
+    pub(super) rows_since_summary: u64,
+}
+
+impl Book {
+    pub(super) fn apply(&mut self, entry: &Entry) {
+        self.rows_since_summary += 1;
+        let place = (entry.partition.unwrap_or(NONE), entry.at_us);
+        match (entry.kind, entry.offset) {
+            (Kind::Summary, _) => *self = Self::default(),
+            (Kind::Counts, _) => self.counts.entry(place).or_default().add(&entry.counts),
+            (Kind::Boundary, Some(offset)) => {
+                let known = self.boundaries.entry(place).or_insert(offset);
+                *known = offset.min(*known);
+            }
+            (Kind::Replayed, Some(letter)) => {
+                self.replayed.entry(letter).or_insert(entry.at_us);
+            }
+            (Kind::Boundary | Kind::Replayed, None) => {}
+        }
+    }
+
+    /// True if nothing says yet that a bucket begins at or below `offset`. Of several requests that are
+    /// durable at once, the one with the lowest offset may be seen last.
+    pub(super) fn is_new(&self, partition: Partition, bucket_us: i64, offset: Offset) -> bool {
+        self.boundaries.get(&(partition, bucket_us)).is_none_or(|known| offset < *known)
+    }
+
+    pub(super) fn last_boundary(&self, partition: Partition) -> Option<(i64, Offset)> {
+        let (place, offset) = self.boundaries.range((partition, i64::MIN)..=(partition, i64::MAX)).next_back()?;
+        Some((place.1, *offset))
+    }
+
+    /// What one append may replace all rows by.
+    pub(super) fn summary(&self) -> Vec<Entry> {
+        let partition = |partition: Partition| Some(partition).filter(|partition| *partition != NONE);
+        let counts = self.counts.iter().map(|((p, at_us), counts)| Entry::counts(partition(*p), *at_us, *counts));
+        let boundaries = self.boundaries.iter().map(|((p, at_us), offset)| Entry::boundary(*p, *at_us, *offset));
+        let replayed = self.replayed.iter().map(|(letter, at_us)| Entry::replayed(*letter, *at_us));
+        [Entry::summary()].into_iter().chain(counts).chain(boundaries).chain(replayed).collect()
+    }
+
+    /// The ledger. What is in the log counts as received and accepted, unless a receipt says more.
+    pub(super) fn intake(&self, head: &Cut, landed: &Cut) -> Vec<IntakeBucket> {
+        let mut buckets: BTreeMap<Place, IntakeBucket> = BTreeMap::new();
+        for (partition, end) in head.iter() {
+            let mut end = end;
+            let of_partition = self.boundaries.range((partition, i64::MIN)..=(partition, i64::MAX));
+            for (place, begin) in of_partition.rev() {
+                let landed = landed.offset(partition).clamp(*begin, end.max(*begin)) - begin;
+                let accepted = end.saturating_sub(*begin);
+                bucket(&mut buckets, *place).counts.accepted = accepted;
+                bucket(&mut buckets, *place).counts.received = accepted;
+                bucket(&mut buckets, *place).landed = landed;
+                end = end.min(*begin);
+            }
+        }
+        for (place, counts) in &self.counts {
+            let of_log = &mut bucket(&mut buckets, *place).counts;
+            let accepted = of_log.accepted;
+            of_log.add(counts);
+            of_log.accepted = accepted;
+            // the log's part of these requests is counted above
+            of_log.received = of_log.received.wrapping_sub(counts.accepted);
+        }
+        buckets.into_values().collect()
+    }
+}
+
+fn bucket(buckets: &mut BTreeMap<Place, IntakeBucket>, place: Place) -> &mut IntakeBucket {
+    buckets.entry(place).or_insert_with(|| IntakeBucket {
+        partition: Some(place.0).filter(|partition| *partition != NONE),
+        bucket_us: place.1,
+        counts: IntakeCounts::default(),
+        landed: 0,
+    })
+}
