@@ -34,6 +34,7 @@ use uuid::Uuid;
 use self::book::Book;
 use crate::admission::{Admission, Memory};
 use crate::dead_letters::DeadLetters;
+use crate::receipts::Receipts;
 
 /// Pause after a session that could not go on.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -56,6 +57,8 @@ pub struct ConnectorParts {
     pub log: Arc<dyn Log>,
     /// Its dead letters, likewise.
     pub dead_letters: Arc<dyn Log>,
+    /// Its receipts, likewise.
+    pub receipts: Arc<dyn Log>,
     /// What is stored about the topic.
     pub sources: SourceStore,
     /// How to reach the topic.
@@ -74,6 +77,7 @@ pub struct Connector {
     topic: String,
     admission: Arc<Admission>,
     letters: DeadLetters,
+    receipts: Receipts,
     book: tokio::sync::Mutex<Book>,
     status: Mutex<SourceStatus>,
 }
@@ -106,6 +110,11 @@ impl Connector {
         Ok(Arc::new(Self {
             topic,
             admission: Arc::new(Admission::new(stream, log, clock(), memory)),
+            receipts: Receipts::new(
+                Arc::clone(&parts.log),
+                Arc::clone(&parts.dead_letters),
+                Arc::clone(&parts.receipts),
+            ),
             letters: DeadLetters::new(Arc::clone(&parts.dead_letters), clock(), parts.limits.record_bytes_max),
             book: tokio::sync::Mutex::new(book),
             status: Mutex::new(status),

@@ -29,7 +29,7 @@ use tokio::sync::{OnceCell, RwLock};
 use self::book::Book;
 pub use self::rows::receipt_schema;
 pub(crate) use self::rows::{Entry, Kind};
-use crate::admission::{append_time_at, first_since};
+use crate::admission::{Admitted, AdmittedPart, append_time_at, first_since};
 
 /// Rows after which the log of receipts is rolled up: one row per bucket instead of one per request.
 const ROLL_UP_ROWS: u64 = 16_384;
@@ -50,6 +50,26 @@ pub(crate) struct Receipts {
 impl Receipts {
     pub(crate) fn new(records: Arc<dyn Log>, letters: Arc<dyn Log>, log: Arc<dyn Log>) -> Self {
         Self { records, letters, log, book: OnceCell::new(), writing: RwLock::new(()) }
+    }
+
+    /// The same receipts, to be read anew: for what another one writes.
+    pub(crate) fn reread(&self) -> Self {
+        Self::new(Arc::clone(&self.records), Arc::clone(&self.letters), Arc::clone(&self.log))
+    }
+
+    /// What records leave behind besides themselves.
+    ///
+    /// # Errors
+    /// The log failed.
+    pub(crate) async fn of(&self, admitted: &Admitted) -> Result<Vec<Entry>, StorageError> {
+        let mut entries = vec![];
+        for AdmittedPart { partition, start, counts } in admitted.parts.iter().copied() {
+            if counts.accepted > 0 {
+                entries.extend(self.begin(partition, start, admitted.append_us).await?);
+            }
+            entries.extend(receipt(partition, admitted.append_us, counts));
+        }
+        Ok(entries)
     }
 
     /// What the receipts say, read once.
@@ -75,7 +95,9 @@ impl Receipts {
             let _shared = self.writing.read().await;
             self.append(&entries).await?;
             let mut book = book.lock();
-            entries.iter().for_each(|entry| book.apply(entry));
+            for entry in &entries {
+                book.apply(entry);
+            }
             book.rows_since_summary
         };
         if rows_since > ROLL_UP_ROWS {
@@ -86,12 +108,7 @@ impl Receipts {
 
     /// Notes that records of a partition were appended from `start` on. The first of ten minutes leaves a
     /// row to be written: where a bucket begins outlives the log.
-    pub(crate) async fn begin(
-        &self,
-        partition: Partition,
-        start: Offset,
-        append_us: i64,
-    ) -> Result<Option<Entry>, StorageError> {
+    async fn begin(&self, partition: Partition, start: Offset, append_us: i64) -> Result<Option<Entry>, StorageError> {
         let bucket_us = bucket_of(append_us);
         let is_new = self.book().await?.lock().is_new(partition, bucket_us, start);
         Ok(is_new.then(|| Entry::boundary(partition, bucket_us, start)))
@@ -122,7 +139,9 @@ impl Receipts {
             let frames = self.log.read(0, from, READ_ROWS).await?;
             for frame in &frames {
                 let entries = rows::decode(&frame.rows).ok_or_else(|| self.damaged(frame.base))?;
-                entries.iter().for_each(|entry| book.apply(entry));
+                for entry in &entries {
+                    book.apply(entry);
+                }
             }
             from = match frames.last() {
                 Some(last) if last.end() > from => last.end(),

@@ -170,7 +170,7 @@ impl IngestService {
         options: IngestOptions,
         reservation: Reservation,
     ) -> Result<IngestAnswer, Problem> {
-        let door = self.door(stream)?;
+        let door = self.writable_door(stream)?;
         let service = Arc::clone(self);
         let work = self.tasks.spawn(async move {
             let Some(key) = options.idempotency_key.clone() else {
@@ -244,6 +244,10 @@ impl IngestService {
     /// `not_found`; the log failed.
     pub async fn intake(&self, stream: &str, landed: &Cut) -> Result<Vec<IntakeBucket>, Problem> {
         let door = self.door(stream)?;
+        if door.stream.transport.source.is_some() {
+            // the connector writes them
+            return door.receipts.reread().intake(landed).await.map_err(|error| error.problem());
+        }
         door.receipts.intake(landed).await.map_err(|error| error.problem())
     }
 
@@ -280,14 +284,20 @@ impl IngestService {
         Ok(answer)
     }
 
+    /// The door of a stream whose events come through it.
+    fn writable_door(&self, name: &str) -> Result<Arc<Door>, Problem> {
+        let door = self.door(name)?;
+        if let Some(source) = &door.stream.transport.source {
+            let detail = format!("stream {name}: is read from the Kafka topic {}", source.topic);
+            return Err(Problem::new(Code::Unsupported, detail).with_hint("produce to the topic"));
+        }
+        Ok(door)
+    }
+
     fn door(&self, name: &str) -> Result<Arc<Door>, Problem> {
         let Some(stream) = self.parts.streams.stream(name) else {
             return Err(unknown_stream(name, &self.parts.streams.names()));
         };
-        if let Some(source) = &stream.transport.source {
-            let detail = format!("stream {name}: is read from the Kafka topic {}", source.topic);
-            return Err(Problem::new(Code::Unsupported, detail).with_hint("produce to the topic"));
-        }
         let mut doors = self.doors.lock();
         if let Some(door) = doors.get(&stream.id) {
             return Ok(Arc::clone(door));

@@ -174,7 +174,7 @@ impl Registry {
             clock: Arc::clone(&parts.clock),
             limits: parts.limits.clone(),
         }));
-        let connector = self.connector(&def, &log, &dead_letters).await?;
+        let connector = self.connector(&def, &log, &dead_letters, &receipts).await?;
         Ok(Arc::new(OpenStream {
             def,
             log,
@@ -191,6 +191,7 @@ impl Registry {
         stream: &Arc<StreamDef>,
         log: &Arc<dyn Log>,
         dead_letters: &Arc<dyn Log>,
+        receipts: &Arc<dyn Log>,
     ) -> anyhow::Result<Option<Arc<Connector>>> {
         if stream.transport.source.is_none() {
             return Ok(None);
@@ -199,6 +200,7 @@ impl Registry {
             stream: Arc::clone(stream),
             log: Arc::clone(log),
             dead_letters: Arc::clone(dead_letters),
+            receipts: Arc::clone(receipts),
             sources: SourceStore::new(self.parts.store.clone(), stream.id),
             kafka: self.parts.kafka.cluster(stream.transport.brokers.as_deref())?,
             grow: Arc::new(Growth(Weak::clone(&self.this))),

@@ -75,7 +75,9 @@ async fn recover_index(
         None => vec![],
     };
     let mut index = Index::new(horizon, needed, disk);
-    runs.into_iter().for_each(|run| index.adopt(run));
+    for run in runs {
+        index.adopt(run);
+    }
     remember_ids(admission, partition, &mut index, head).await?;
     Ok(index)
 }

@@ -17,6 +17,7 @@ use crate::admission::parts::Part;
 use crate::dead_letters::{Sender, TopicPlace};
 use crate::decode::{BadRecord, decode};
 use crate::identity::identities;
+use crate::receipts::Entry;
 use crate::times::Timing;
 
 /// What dead letters of a topic are said to be.
@@ -43,14 +44,19 @@ impl Connector {
         let stopped = |error| Problem::new(Code::Internal, format!("decoding a topic stopped: {error}"));
         let intakes = decoding.await.map_err(stopped)??;
         let mut quarantined = 0;
-        let mut parts = vec![];
+        let (mut parts, mut receipts) = (vec![], vec![]);
         for intake in intakes {
-            quarantined += self.keep_bad(epoch, places, &intake).await?;
+            if let Some((bad, append_us)) = self.keep_bad(epoch, places, &intake).await? {
+                quarantined += bad;
+                receipts.push(Entry::quarantined(append_us, bad));
+            }
             if intake.part.rows.num_rows() > 0 {
                 parts.push(intake.part);
             }
         }
         let admitted = self.admission.admit(parts).await.map_err(|error| error.problem())?;
+        receipts.extend(self.receipts.of(&admitted).await.map_err(|error| error.problem())?);
+        self.receipts.write(receipts).await.map_err(|error| error.problem())?;
         let counts = admitted.counts();
         let verdicts = [("accepted", counts.accepted), ("duplicate", counts.duplicates), ("quarantined", quarantined)];
         for (verdict, records) in verdicts {
@@ -60,8 +66,8 @@ impl Connector {
         Ok(())
     }
 
-    /// Writes the dead letters that are not there yet; returns how many.
-    async fn keep_bad(&self, epoch: &Epoch, places: &Places, intake: &Intake) -> Result<u64, Problem> {
+    /// Writes the dead letters that are not there yet; returns how many, and their append time.
+    async fn keep_bad(&self, epoch: &Epoch, places: &Places, intake: &Intake) -> Result<Option<(u64, i64)>, Problem> {
         let partition = intake.part.partition;
         let known_below = places.letters_below.get(partition as usize).copied().unwrap_or(0);
         let (mut bad, mut offsets) = (vec![], vec![]);
@@ -72,16 +78,17 @@ impl Connector {
             }
         }
         if bad.is_empty() {
-            return Ok(0);
+            return Ok(None);
         }
         let count = bad.len() as u64;
         let place = TopicPlace { topic: self.topic.clone(), topic_id: epoch.topic_id.to_string(), partition, offsets };
         let request_id = Uuid::now_v7().to_string();
         let sender =
             Sender { content_type: CONTENT_TYPE.to_owned(), request_id, timing: Timing::default(), topic: Some(place) };
-        let (queued, _) = self.letters.queue(&intake.payload, &bad, &sender).await.map_err(|error| error.problem())?;
+        let (queued, append_us) =
+            self.letters.queue(&intake.payload, &bad, &sender).await.map_err(|error| error.problem())?;
         queued.durable().await.map_err(|error| error.problem())?;
-        Ok(count)
+        Ok(Some((count, append_us)))
     }
 }
 

@@ -8,6 +8,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use schemas::column::timestamp_type;
+use schemas::documents::ledger::bucket_of;
 use schemas::{IntakeCounts, Offset, Partition};
 
 /// Rows of every log of receipts. It has one partition.
@@ -73,6 +74,12 @@ impl Entry {
 
     pub(crate) fn counts(partition: Option<Partition>, bucket_us: i64, counts: IntakeCounts) -> Self {
         Self { kind: Kind::Counts, partition, at_us: bucket_us, offset: None, counts }
+    }
+
+    /// Records that were not let in.
+    pub(crate) fn quarantined(append_us: i64, records: u64) -> Self {
+        let counts = IntakeCounts { received: records, quarantined: records, ..IntakeCounts::default() };
+        Self::counts(None, bucket_of(append_us), counts)
     }
 
     pub(crate) fn boundary(partition: Partition, bucket_us: i64, offset: Offset) -> Self {

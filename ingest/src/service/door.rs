@@ -6,23 +6,21 @@ use std::time::Instant;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use metrics::{counter, histogram};
-use schemas::documents::ledger::bucket_of;
 use schemas::freshness::IngestAnswer;
 use schemas::limits::ERRORS_LISTED_MAX;
 use schemas::problem::RecordError;
-use schemas::{Code, Cut, IntakeCounts, Limits, OnBadData, PositionToken, Problem, StreamDef};
-use storage::StorageError;
+use schemas::{Code, Cut, Limits, OnBadData, PositionToken, Problem, StreamDef};
 use storage::clock::Clock;
 use uuid::Uuid;
 
 use super::{IngestOptions, IngestParts, Payload, Reservation};
 use crate::admission::parts::{Part, split as split_parts};
-use crate::admission::{Admission, Admitted, AdmittedPart, Memory};
+use crate::admission::{Admission, Memory};
 use crate::dead_letters::{DeadLetters, Sender};
 use crate::decode::BadRecord;
 use crate::identity::identities;
 use crate::payload::{inflate, split};
-use crate::receipts::{Entry, Receipts, receipt};
+use crate::receipts::{Entry, Receipts};
 use crate::times::decode_corrected;
 
 /// Bodies up to this many bytes are decoded where they are: a hop to another thread costs more.
@@ -115,12 +113,10 @@ impl Door {
         };
         drop(payload);
         let admitted = self.admission.admit(parts).await.map_err(|error| error.problem())?;
-        let mut entries = self.receipts_of(&admitted).await.map_err(|error| error.problem())?;
+        let mut entries = self.receipts.of(&admitted).await.map_err(|error| error.problem())?;
         if let Some((letters, append_us)) = letters {
             letters.durable().await.map_err(|error| error.problem())?;
-            let quarantined = bad.len() as u64;
-            let counts = IntakeCounts { received: quarantined, quarantined, ..IntakeCounts::default() };
-            entries.push(Entry::counts(None, bucket_of(append_us), counts));
+            entries.push(Entry::quarantined(append_us, bad.len() as u64));
         }
         self.receipts.write(entries).await.map_err(|error| error.problem())?;
         histogram!("bifold_ingest_append_seconds").record(begun.elapsed().as_secs_f64());
@@ -164,18 +160,6 @@ impl Door {
                 part.partition = self.admission.next_partition();
             }
         }
-    }
-
-    /// What a request leaves behind besides its records.
-    pub(super) async fn receipts_of(&self, admitted: &Admitted) -> Result<Vec<Entry>, StorageError> {
-        let mut entries = vec![];
-        for AdmittedPart { partition, start, counts } in admitted.parts.iter().copied() {
-            if counts.accepted > 0 {
-                entries.extend(self.receipts.begin(partition, start, admitted.append_us).await?);
-            }
-            entries.extend(receipt(partition, admitted.append_us, counts));
-        }
-        Ok(entries)
     }
 
     fn refuse(&self, prepared: &Prepared) -> Problem {

@@ -94,7 +94,7 @@ impl IngestService {
     /// # Errors
     /// `not_found` for a letter or a column that is not there; `bad_request`; as for any ingest.
     pub async fn replay(self: &Arc<Self>, stream: &str, correction: Correction) -> Result<ReplayAnswer, Problem> {
-        let door = self.door(stream)?;
+        let door = self.writable_door(stream)?;
         correction.check(&door.stream)?;
         let reservation = self.reserve();
         // to its end, even if the client goes away: a record without its mark would be replayed twice
@@ -280,7 +280,7 @@ impl Door {
         for part in &mut admitted.parts {
             part.counts = IntakeCounts { replayed: part.counts.received, received: 0, ..part.counts };
         }
-        let mut entries = self.receipts_of(&admitted).await.map_err(|error| error.problem())?;
+        let mut entries = self.receipts.of(&admitted).await.map_err(|error| error.problem())?;
         let now_us = self.clock.now_us();
         entries.extend(letters.iter().map(|letter| Entry::replayed(letter.offset, now_us)));
         self.receipts.write(entries).await.map_err(|error| error.problem())?;
@@ -289,15 +289,15 @@ impl Door {
         answer.accepted += counts.accepted;
         answer.duplicates += counts.duplicates;
         answer.conflicts += counts.conflicts;
-        answer.position = Some(self.joined(answer.position.as_deref(), admitted.cut));
+        answer.position = Some(self.joined(answer.position.as_deref(), &admitted.cut));
         metrics::counter!("bifold_dead_letters_replayed_total", "stream" => self.stream.name.clone())
             .increment(counts.replayed);
         Ok(())
     }
 
-    fn joined(&self, before: Option<&str>, cut: schemas::Cut) -> String {
+    fn joined(&self, before: Option<&str>, cut: &schemas::Cut) -> String {
         let before = before.and_then(|token| token.parse::<PositionToken>().ok());
-        let cut = before.map_or(cut.clone(), |before| before.cut.join(&cut));
+        let cut = before.map_or_else(|| cut.clone(), |before| before.cut.join(cut));
         PositionToken { incarnation: self.stream.incarnation, cut }.to_string()
     }
 }

@@ -67,11 +67,7 @@ fn set_options(cursor: &mut Cursor<'_, '_>, stream: &mut CreateStream) -> Result
             "dedup_horizon" => stream.dedup_horizon_us = option.interval_us(cursor)?,
             "late" => stream.late = option.late(cursor)?,
             "on_bad_data" => stream.on_bad_data = option.on_bad_data(cursor)?,
-            "time_correction" => {
-                if option.switch(cursor)? {
-                    correct_time(cursor, stream, option.position())?;
-                }
-            }
+            "time_correction" if option.switch(cursor)? => correct_time(cursor, stream, option.position())?,
             _ => {}
         }
         if stream.late == LatePolicy::Drop && stream.time_column.is_none() {

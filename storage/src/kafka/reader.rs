@@ -132,22 +132,19 @@ impl TopicReader {
                 }
                 Err(KafkaError::PartitionEOF(partition)) => self.at_end[partition as usize] = true,
                 Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset)) => {
-                    return Ok(self.replaced()?.map_or(Fetched::OutOfRange, Fetched::Replaced));
+                    return Ok(self.replaced()?.unwrap_or(Fetched::OutOfRange));
                 }
                 // librdkafka goes on by itself; whether the topic is still there is asked below
                 Err(error) => tracing::debug!(topic = self.topic, %error, "reading a topic"),
             }
         }
-        match self.replaced()? {
-            Some(other) => Ok(Fetched::Replaced(other)),
-            None => Ok(Fetched::Records(taken.by_partition)),
-        }
+        Ok(self.replaced()?.unwrap_or(Fetched::Records(taken.by_partition)))
     }
 
-    /// The other topic that has the name now, or that there is none; none while it is ours.
-    fn replaced(&self) -> Result<Option<Option<Uuid>>, TopicError> {
+    /// That another topic has the name now, or that there is none; none while it is ours.
+    fn replaced(&self) -> Result<Option<Fetched>, TopicError> {
         let id = id_of(self.consumer.client(), &self.config, &self.topic)?;
-        Ok(if id == Some(self.id) { None } else { Some(id) })
+        Ok(if id == Some(self.id) { None } else { Some(Fetched::Replaced(id)) })
     }
 }
 

@@ -71,9 +71,9 @@ async fn aborted_transaction_is_not_read() {
             // an aborted record that never left the producer would prove nothing
             producer.flush(PATIENCE).unwrap();
             if commits {
-                producer.commit_transaction(PATIENCE).unwrap()
+                producer.commit_transaction(PATIENCE).unwrap();
             } else {
-                producer.abort_transaction(PATIENCE).unwrap()
+                producer.abort_transaction(PATIENCE).unwrap();
             }
         }
     };
@@ -118,14 +118,13 @@ async fn added_partitions_are_read_too() {
 }
 
 #[rstest]
-#[case::unknown_topic("topic = 'no-such-topic'", "", 404, "not_found", "topic no-such-topic: not found")]
-#[case::compacted("topic = 'TOPIC'", "", 501, "unsupported", "is compacted")]
-#[case::unreachable("topic = 'TOPIC', brokers = '127.0.0.1:1'", "", 503, "storage_unavailable", "kafka at 127.0.0.1:1")]
-#[case::other_partitions("topic = 'PLAIN', partitions = 5", "", 400, "invalid_sql", "has 2 partitions, not 5")]
+#[case::unknown_topic("topic = 'no-such-topic'", 404, "not_found", "topic no-such-topic: not found")]
+#[case::compacted("topic = 'TOPIC'", 501, "unsupported", "is compacted")]
+#[case::unreachable("topic = 'TOPIC', brokers = '127.0.0.1:1'", 503, "storage_unavailable", "kafka at 127.0.0.1:1")]
+#[case::other_partitions("topic = 'PLAIN', partitions = 5", 400, "invalid_sql", "has 2 partitions, not 5")]
 #[tokio::test(flavor = "multi_thread")]
 async fn topic_that_cannot_be_read_is_refused(
     #[case] options: &str,
-    #[case] _none: &str,
     #[case] status: u16,
     #[case] code: &str,
     #[case] says: &str,

@@ -229,7 +229,7 @@ impl Importer {
             let payload = Payload { bytes, content_type, ..Payload::default() };
             match self.ingest.ingest(&stream.name, payload, options.clone()).await {
                 Err(problem) if problem.code == Code::Overloaded && !self.stop.is_cancelled() => {
-                    let pause = Duration::from_secs(u64::from(problem.retry_after_s.unwrap_or(1)));
+                    let pause = Duration::from_secs(problem.retry_after_s.unwrap_or(1));
                     tokio::time::sleep(pause.min(PAUSE_MAX)).await;
                 }
                 answered => return answered,

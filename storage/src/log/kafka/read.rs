@@ -14,7 +14,7 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList, TopicPartitionListElem};
 use schemas::{Offset, Partition};
 
 use super::topic::{TIMEOUT, Topic};
@@ -168,7 +168,7 @@ impl Reader {
         let admin = AdminClient::from_config_and_context(&self.topic.cluster.client(), Quiet).map_err(failed)?;
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
         let done = block_on(admin.delete_records(&places, &options)).map_err(failed)?;
-        done.elements().iter().try_for_each(|place| place.error()).map_err(failed)?;
+        done.elements().iter().try_for_each(TopicPartitionListElem::error).map_err(failed)?;
         self.places.retain(|(of, base), _| *of != partition || *base >= frame.header.base);
         Ok(frame.header.base)
     }

@@ -87,7 +87,7 @@ fn make(admin: &AdminClient<Quiet>, cluster: &KafkaConfig, topic: &str, partitio
     }
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
     let made = block_on(admin.create_topics([&new], &options)).map_err(|cause| failed(cause.to_string()))?;
-    for (topic, code) in made.into_iter().filter_map(Result::err) {
+    if let Some((topic, code)) = made.into_iter().find_map(Result::err) {
         return Err(failed(format!("{topic}: {code}")));
     }
     let began = Instant::now();
