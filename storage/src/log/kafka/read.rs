@@ -116,8 +116,16 @@ impl Reader {
         let near = self.near(partition, range.start)?;
         self.go_to(partition, near)?;
         let (mut frames, mut rows, mut next) = (vec![], 0, range.start);
+        let until = Instant::now() + TIMEOUT;
         while next < range.end && (rows < rows_max || frames.is_empty()) {
-            let Some(stored) = self.next_frame(partition)? else { break };
+            let Some(stored) = self.next_frame(partition)? else {
+                // A transaction is committed before its markers are in the topic: until they are, what can be
+                // read ends before what is durable.
+                if frames.is_empty() && Instant::now() < until {
+                    continue;
+                }
+                break;
+            };
             if stored.header.end() <= next {
                 continue;
             }
@@ -216,7 +224,7 @@ impl Reader {
             let Some(polled) = self.consumer.poll(POLL) else { continue };
             let message = match polled {
                 Ok(message) => message,
-                Err(KafkaError::PartitionEOF(_)) => return Ok(None),
+                Err(KafkaError::PartitionEOF(of)) if of == partition as i32 => return Ok(None),
                 Err(error @ KafkaError::MessageConsumption(_)) if !is_passing(&error) => return Err(self.failed(error)),
                 Err(_) => continue,
             };
