@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use anyhow::Context;
-use async_trait::async_trait;
 use batch::landing::LandingParts;
 use batch::{BatchView, Landing};
 use futures::future::join_all;
-use ingest::{Connector, ConnectorParts, Grow};
+use ingest::Connector;
 use operators::{StaticTable, View, ViewSource};
 use parking_lot::RwLock;
 use schemas::documents::source::LogTopic;
@@ -26,6 +25,8 @@ use storage::source::SourceStore;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+mod topics;
 
 use super::folder::DataFolder;
 use super::gate::Progress;
@@ -186,30 +187,6 @@ impl Registry {
         }))
     }
 
-    async fn connector(
-        &self,
-        stream: &Arc<StreamDef>,
-        log: &Arc<dyn Log>,
-        dead_letters: &Arc<dyn Log>,
-        receipts: &Arc<dyn Log>,
-    ) -> anyhow::Result<Option<Arc<Connector>>> {
-        if stream.transport.source.is_none() {
-            return Ok(None);
-        }
-        let parts = ConnectorParts {
-            stream: Arc::clone(stream),
-            log: Arc::clone(log),
-            dead_letters: Arc::clone(dead_letters),
-            receipts: Arc::clone(receipts),
-            sources: SourceStore::new(self.parts.store.clone(), stream.id),
-            kafka: self.parts.kafka.cluster(stream.transport.brokers.as_deref())?,
-            grow: Arc::new(Growth(Weak::clone(&self.this))),
-            clock: Arc::clone(&self.parts.clock),
-            limits: self.parts.limits.clone(),
-        };
-        Ok(Some(Connector::open(parts).await?))
-    }
-
     async fn open_log(
         &self,
         stream: &StreamDef,
@@ -356,32 +333,6 @@ impl Logs for Registry {
 
     fn source(&self, stream: Uuid) -> Option<SourceStatus> {
         self.streams.read().get(&stream).and_then(|open| Some(open.connector.as_ref()?.status()))
-    }
-}
-
-/// A topic has got partitions: the stream gets them, too. The catalogue comes first, so that a restart half-way
-/// opens everything with as many.
-struct Growth(Weak<Registry>);
-
-#[async_trait]
-impl Grow for Growth {
-    async fn grow(&self, stream: Uuid, partitions: u32) -> Result<(), Problem> {
-        let Some(registry) = self.0.upgrade() else { return Ok(()) };
-        let grown = registry.parts.catalog.update(|catalog| {
-            if let Some(known) = catalog.streams.iter_mut().find(|known| known.id == stream) {
-                known.partitions = known.partitions.max(partitions);
-            }
-            Ok(())
-        });
-        grown.await?;
-        let open = registry.streams.read().get(&stream).cloned();
-        let Some(open) = open else { return Ok(()) };
-        open.landing.master().grow(partitions);
-        open.log.grow(partitions).map_err(|error| error.problem())?;
-        if let Some(speed) = registry.parts.speed.stream(stream) {
-            speed.grow(partitions);
-        }
-        Ok(())
     }
 }
 

@@ -1,0 +1,65 @@
+//! Streams that are read from a topic: their connectors, and the partitions that a topic gets later.
+
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use ingest::{Connector, ConnectorParts, Grow};
+use schemas::{Problem, StreamDef};
+use storage::log::Log;
+use storage::source::SourceStore;
+use uuid::Uuid;
+
+use super::Registry;
+
+impl Registry {
+    /// The connector of a stream; none for one whose events come over HTTP.
+    pub(super) async fn connector(
+        &self,
+        stream: &Arc<StreamDef>,
+        log: &Arc<dyn Log>,
+        dead_letters: &Arc<dyn Log>,
+        receipts: &Arc<dyn Log>,
+    ) -> anyhow::Result<Option<Arc<Connector>>> {
+        if stream.transport.source.is_none() {
+            return Ok(None);
+        }
+        let parts = ConnectorParts {
+            stream: Arc::clone(stream),
+            log: Arc::clone(log),
+            dead_letters: Arc::clone(dead_letters),
+            receipts: Arc::clone(receipts),
+            sources: SourceStore::new(self.parts.store.clone(), stream.id),
+            kafka: self.parts.kafka.cluster(stream.transport.brokers.as_deref())?,
+            grow: Arc::new(Growth(Weak::clone(&self.this))),
+            clock: Arc::clone(&self.parts.clock),
+            limits: self.parts.limits.clone(),
+        };
+        Ok(Some(Connector::open(parts).await?))
+    }
+}
+
+/// A topic has got partitions: the stream gets them, too. The catalogue comes first, so that a restart half-way
+/// opens everything with as many.
+struct Growth(Weak<Registry>);
+
+#[async_trait]
+impl Grow for Growth {
+    async fn grow(&self, stream: Uuid, partitions: u32) -> Result<(), Problem> {
+        let Some(registry) = self.0.upgrade() else { return Ok(()) };
+        let grown = registry.parts.catalog.update(|catalog| {
+            if let Some(known) = catalog.streams.iter_mut().find(|known| known.id == stream) {
+                known.partitions = known.partitions.max(partitions);
+            }
+            Ok(())
+        });
+        grown.await?;
+        let open = registry.streams.read().get(&stream).cloned();
+        let Some(open) = open else { return Ok(()) };
+        open.landing.master().grow(partitions);
+        open.log.grow(partitions).map_err(|error| error.problem())?;
+        if let Some(speed) = registry.parts.speed.stream(stream) {
+            speed.grow(partitions);
+        }
+        Ok(())
+    }
+}
