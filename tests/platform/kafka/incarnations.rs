@@ -113,7 +113,7 @@ async fn records_that_retention_took_are_a_hole_in_every_answer() {
 
 /// Records that are given up while they are being read.
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_that_passes_a_running_connector_is_a_hole_too() {
+async fn retention_that_passes_a_stopped_connector_is_a_hole_too() {
     let (broker, topic) = (shared(), topic_name("passing"));
     broker.create_topic(&topic, 1, &[]).await;
     let folder = tempfile::tempdir().unwrap();
