@@ -9,6 +9,7 @@ mod bounded;
 pub mod buckets;
 mod canonical;
 pub mod cells;
+mod checked;
 pub mod error;
 pub mod evidence;
 pub mod folder;

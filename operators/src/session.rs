@@ -9,6 +9,7 @@ use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::AggregateUDF;
 use datafusion::prelude::SessionConfig;
 
+use crate::checked::CheckedArithmetic;
 use crate::{aggregates, bounded, buckets, windows};
 
 /// Settings that views and queries share. Serving sets `target_partitions` and Parquet options on top.
@@ -47,5 +48,6 @@ fn with_functions(config: SessionConfig, runtime: Arc<RuntimeEnv>, aggregates: V
     // without it a session has the unbounded functions
     let _ = bounded::bound(&mut state);
     let _ = state.register_relation_planner(Arc::new(windows::TumblePlanner::default()));
+    state.add_analyzer_rule(Arc::new(CheckedArithmetic::default()));
     state
 }
