@@ -11,6 +11,7 @@
 
 mod durable;
 mod encode;
+mod executor;
 mod file;
 mod place;
 mod reader;
@@ -33,7 +34,7 @@ use object_store::ObjectStore;
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use schemas::{Cut, Partition, StreamDef};
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use url::Url;
 
@@ -114,8 +115,7 @@ impl Master {
     /// credentials come from the environment.
     ///
     /// # Errors
-    /// The store failed; the table's columns are not the stream's (`Damaged`); this is not a tokio
-    /// runtime of several threads.
+    /// The store failed; the table's columns are not the stream's (`Damaged`).
     pub async fn open(root: &Url, stream: &StreamDef, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StorageError> {
         Self::open_with(place::store_of(root)?, root, stream, clock).await
     }
@@ -139,9 +139,6 @@ impl Master {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, StorageError> {
         let handle = Handle::current();
-        if handle.runtime_flavor() != RuntimeFlavor::MultiThread {
-            return Err(StorageError::io(format!("opening {root}"), "the master needs a runtime of several threads"));
-        }
         let (root, stream) = (root.clone(), Arc::new(stream.clone()));
         blocking(move || {
             let place = Arc::new(Place::new(&root, store, handle.clone())?);
