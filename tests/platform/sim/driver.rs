@@ -441,11 +441,6 @@ impl Simulation {
         }
         Err(Violation::new("a full run proves itself", run.to_string()))
     }
-
-    /// The last things that happened.
-    pub(crate) fn last_lines(&self) -> String {
-        self.world.last_lines(60)
-    }
 }
 
 /// The range of the log that an answer is about.
