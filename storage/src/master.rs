@@ -236,20 +236,25 @@ impl Master {
         Ok(landed)
     }
 
-    /// Writes the files of every partition, as many at a time as there are cores.
+    /// Writes the files of every partition, as many at a time as there are cores. All have ended when this
+    /// returns, also if one has failed: nobody writes on behind the next attempt's back.
     async fn write(&self, by_partition: BTreeMap<Partition, Vec<Frame>>) -> Result<Vec<Written>, StorageError> {
         let at_once = std::thread::available_parallelism().map_or(1, usize::from);
         let mut tasks = JoinSet::new();
-        let mut written = Vec::new();
+        let mut ended = Vec::new();
         for (partition, frames) in by_partition {
             while tasks.len() >= at_once {
-                written.extend(joined(tasks.join_next().await)?);
+                ended.push(joined(tasks.join_next().await));
             }
             let encoder = self.encoder.clone();
             tasks.spawn_blocking(move || encoder.encode(partition, frames));
         }
         while !tasks.is_empty() {
-            written.extend(joined(tasks.join_next().await)?);
+            ended.push(joined(tasks.join_next().await));
+        }
+        let mut written = Vec::new();
+        for files in ended {
+            written.extend(files?);
         }
         written.sort_by_key(|w| (w.file.partition, w.file.from));
         let place = self.table.place.clone();

@@ -104,6 +104,8 @@ pub(crate) struct Link {
 #[derive(Debug)]
 struct State {
     is_dead: bool,
+    /// It dies as soon as all has settled.
+    is_dying: bool,
     weather: Weather,
     crash: Option<Crash>,
     waiting: BTreeMap<u64, Waiting>,
@@ -127,6 +129,7 @@ impl Link {
     pub(crate) fn new(world: &Arc<World>, number: u32, seed: u64, weather: Weather, crash: Option<Crash>) -> Arc<Self> {
         let state = State {
             is_dead: false,
+            is_dying: false,
             weather,
             crash,
             waiting: BTreeMap::new(),
@@ -147,6 +150,12 @@ impl Link {
     /// From now on nothing that the process does has an effect.
     pub(crate) fn die(&self) {
         self.state.lock().is_dead = true;
+    }
+
+    /// All has settled: whoever is dying is dead.
+    pub(crate) fn has_settled(&self) {
+        let mut state = self.state.lock();
+        state.is_dead |= state.is_dying;
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -207,7 +216,8 @@ impl Link {
             Some(Crash::Named { name: planned, fate }) if *planned == name => *fate,
             _ => state.weather.fate((hash >> 11) as f64 / (1_u64 << 53) as f64),
         };
-        state.is_dead |= matches!(fate, Fate::DiesBefore | Fate::DiesAfter);
+        // not at once: what other threads are about to do must not depend on who was quicker
+        state.is_dying |= matches!(fate, Fate::DiesBefore | Fate::DiesAfter);
         drop(state);
         self.world.note_unordered(&format!("p{} {name}: {fate:?}", self.number));
         fate

@@ -136,7 +136,7 @@ impl Process {
                 let before = self.link.arrivals();
                 self.pass_time(1).await;
                 if self.link.arrivals() == before {
-                    return;
+                    return self.link.has_settled();
                 }
             }
         });
@@ -247,7 +247,8 @@ fn surroundings(link: &Arc<Link>) -> Surroundings {
         before_speed: Some(Arc::new(move |speed| {
             Arc::new(Barriers { link: Arc::clone(&between), speed }) as Arc<dyn Speed>
         })),
-        threads: 2,
+        // two would read one file's metadata once or twice, by chance
+        threads: 1,
     }
 }
 

@@ -54,6 +54,11 @@ impl Seen {
         self.catalog.streams.first()
     }
 
+    /// The catalogue comes first of all paths. What a statement that was cut short left behind is of no stream.
+    fn is_of_stream(&self, text: &str) -> bool {
+        self.stream().is_some_and(|stream| stream.id == id(text))
+    }
+
     fn object(&mut self, path: &str, bytes: &Bytes) {
         let parts: Vec<&str> = path.split('/').collect();
         match parts.as_slice() {
@@ -64,7 +69,7 @@ impl Seen {
                 }
             }
             ["owners", name] => self.owner = self.owner.max(number(name)),
-            ["deltas", _, _] => {
+            ["deltas", stream, _] if self.is_of_stream(stream) => {
                 let header = header(path, bytes);
                 self.deltas.insert((header.first_checkpoint, header.last_checkpoint), header);
             }
@@ -76,7 +81,9 @@ impl Seen {
                 let verdict = certificate["verdict"].as_str().unwrap_or_default().to_owned();
                 self.certificates.insert((id(view), number(name)), verdict);
             }
-            ["master", _, "_delta_log", name] if name.len() == 25 && name.ends_with(".json") => self.commit(bytes),
+            ["master", stream, "_delta_log", name] if self.is_of_stream(stream) && name.len() == 25 => {
+                self.commit(bytes);
+            }
             _ => {}
         }
     }
