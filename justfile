@@ -15,6 +15,11 @@ check:
 test:
     cargo test --workspace
 
+# the whole platform in a simulation: `just sim SEED=17 STEPS=200`; without a seed, the fixed ones and a fresh one
+sim *ARGS:
+    env {{ARGS}} sh -c 'BIFOLD_SIM_SEED="${SEED:-}" BIFOLD_SIM_STEPS="${STEPS:-}" \
+        exec cargo test -p tests --test platform -- --exact sim::no_seed_breaks_an_invariant'
+
 # the story in the terminal
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}

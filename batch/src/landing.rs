@@ -200,6 +200,7 @@ impl Landing {
                 maintain_at = Instant::now() + MAINTENANCE_INTERVAL;
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep_until(old_at.unwrap_or(maintain_at).min(maintain_at)) => {}
                 changed = head.changed() => if changed.is_err() {
@@ -216,6 +217,7 @@ impl Landing {
         let Err(problem) = self.land_to(&self.parts.log.head()).await else { return !stop.is_cancelled() };
         tracing::warn!(stream = %self.parts.stream.name, error = %problem, "landing failed; it is tried again");
         tokio::select! {
+            biased;
             () = stop.cancelled() => false,
             () = tokio::time::sleep(RETRY_PAUSE) => true,
         }

@@ -113,6 +113,7 @@ impl RunService {
                 running.spawn(async move { service.work_off(live, &stop).await });
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.changed.notified() => {}
                 Some(ended) = running.join_next() => if let Err(error) = ended {

@@ -82,6 +82,7 @@ impl Schedule {
             let wait_us = next_us.map_or(i64::MAX, |next| next.saturating_sub(self.clock.now_us()));
             let wait = Duration::from_micros(u64::try_from(wait_us).unwrap_or(0)).min(LOOK_AT_CLOCK);
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
             }

@@ -6,6 +6,7 @@
 //!  HTTP ─► serving ◄─ snapshots ◄──┘◄──────────────────┘
 //! ```
 
+mod enclosed;
 mod events;
 mod folder;
 mod gate;
@@ -19,6 +20,7 @@ mod registry;
 mod starting;
 mod statements;
 mod static_tables;
+mod surroundings;
 mod tasks;
 
 use std::net::SocketAddr;
@@ -31,7 +33,7 @@ use serving::engine::QueryEngine;
 use serving::http::HttpState;
 use speed::SpeedService;
 use storage::catalog::CatalogStore;
-use storage::clock::{Clock, SystemClock};
+use storage::clock::Clock;
 use storage::deltas::DeltaStore;
 use storage::owner::{Claim, Ownership};
 use storage::store::Store;
@@ -40,12 +42,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Role};
+pub use enclosed::Enclosed;
 use folder::DataFolder;
 use gate::Progress;
 use no_queries::NoQueries;
 use registry::{Registry, RegistryParts};
 pub use starting::Starting;
 use statements::StatementService;
+pub use surroundings::{BeforeSpeed, LogPlace, Surroundings};
 use tasks::Tasks;
 
 /// A running platform. Dropping it does not stop it; [`Platform::stop`] does.
@@ -82,7 +86,7 @@ impl Platform {
     /// # Errors
     /// The folder is in use by another process or damaged; no port is free.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        Self::start_with_clock(config, Arc::new(SystemClock)).await
+        Starting::listen(config).await?.recover().await
     }
 
     /// [`Platform::start`] with a clock of the caller's.
@@ -200,20 +204,24 @@ impl Wired {
 async fn wire(
     config: &Config,
     folder: &Arc<DataFolder>,
-    clock: Arc<dyn Clock>,
+    surroundings: &Surroundings,
     stop: &CancellationToken,
     progress: &Progress,
 ) -> anyhow::Result<Wired> {
-    let store = Store::open(config.object_store_url()?.as_str())?;
+    let clock = Arc::clone(&surroundings.clock);
+    let store = match &surroundings.store {
+        Some(store) => store.clone(),
+        None => Store::open(config.object_store_url()?.as_str())?,
+    };
     let store = store.with_cache(&folder.cache(), config.limits.store_cache_bytes_max)?.with_scratch(&folder.upload());
     let tasks = Tasks::new();
     own(config, folder, &store, &clock, &tasks, stop).await?;
     // only now: what is half written in another's store is not ours to remove
     store.sweep().await?;
     let catalog = Arc::new(CatalogStore::open(store.clone()).await?);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = config.limits.clone();
-    let speed = SpeedService::new(DeltaStore::new(store.clone()), Arc::clone(&clock), limits.clone(), cores);
+    let deltas = DeltaStore::new(store.clone());
+    let speed = SpeedService::new(deltas, Arc::clone(&clock), limits.clone(), surroundings.threads);
     let parts = RegistryParts {
         catalog: Arc::clone(&catalog),
         store: store.clone(),
@@ -223,6 +231,7 @@ async fn wire(
         folder: Arc::clone(folder),
         tasks: tasks.clone(),
         kafka: config.kafka.clone(),
+        logs: surroundings.logs.clone(),
     };
     let registry = Registry::open(parts, progress).await?;
     let logs = Arc::clone(folder);
@@ -240,11 +249,11 @@ async fn wire(
         views: Arc::clone(&registry) as _,
         catalog: Arc::clone(&catalog),
         store: store.clone(),
-        speed: Arc::clone(&speed) as _,
+        speed: surroundings.before(Arc::clone(&speed) as _),
         clock: Arc::clone(&clock),
         limits: limits.clone(),
         spill: folder.spill(),
-        threads: cores,
+        threads: surroundings.threads,
         intake: Some(Arc::clone(&intake)),
     }));
     let engine = QueryEngine::new(serving::parts::Parts {
@@ -284,6 +293,7 @@ async fn own(
     let stop = stop.clone();
     tasks.spawn("store", async move {
         tokio::select! {
+            biased;
             overtaken = ownership.watch() => overtaken,
             () = stop.cancelled() => Ok(()),
         }
@@ -291,9 +301,20 @@ async fn own(
     Ok(())
 }
 
+/// Folds what the logs hold beyond the deltas; fails if background work does.
+async fn replay(wired: &Wired, progress: &Progress) -> anyhow::Result<()> {
+    wired.tasks.spawn("speed", Arc::clone(&wired.speed).run(wired.background.clone()));
+    tokio::select! {
+        biased;
+        () = wired.registry.replay(progress) => Ok(()),
+        failed = wired.tasks.first_failure() => Err(failed),
+    }
+}
+
 /// Waits for the end of the server; the first failure of other work ends it.
 async fn served(tasks: &Tasks, mut server: JoinHandle<std::io::Result<()>>) -> anyhow::Result<()> {
     tokio::select! {
+        biased;
         served = &mut server => served.map_err(anyhow::Error::from).and_then(|served| served.context("http")),
         failed = tasks.first_failure() => {
             server.abort();

@@ -24,7 +24,7 @@ use schemas::documents::ledger::bucket_of;
 use schemas::{Cut, IntakeBucket, IntakeCounts, Offset, Partition};
 use storage::StorageError;
 use storage::log::Log;
-use tokio::sync::{OnceCell, RwLock};
+use tokio::sync::RwLock;
 
 use self::book::Book;
 pub use self::rows::receipt_schema;
@@ -42,14 +42,15 @@ pub(crate) struct Receipts {
     records: Arc<dyn Log>,
     letters: Arc<dyn Log>,
     log: Arc<dyn Log>,
-    book: OnceCell<Mutex<Book>>,
-    /// Shared by whoever writes a receipt; alone, a roll-up.
+    /// None until read, and again when a receipt was not written: its records are in the log all the same.
+    book: tokio::sync::Mutex<Option<Arc<Mutex<Book>>>>,
+    /// Shared by whoever writes a receipt; alone, a roll-up and whoever forgets the book.
     writing: RwLock<()>,
 }
 
 impl Receipts {
     pub(crate) fn new(records: Arc<dyn Log>, letters: Arc<dyn Log>, log: Arc<dyn Log>) -> Self {
-        Self { records, letters, log, book: OnceCell::new(), writing: RwLock::new(()) }
+        Self { records, letters, log, book: tokio::sync::Mutex::default(), writing: RwLock::new(()) }
     }
 
     /// The same receipts, to be read anew: for what another one writes.
@@ -73,13 +74,16 @@ impl Receipts {
     }
 
     /// What the receipts say, read once.
-    async fn book(&self) -> Result<&Mutex<Book>, StorageError> {
-        let read = || async {
-            let mut book = self.read().await?;
-            self.fill_boundaries(&mut book).await?;
-            Ok(Mutex::new(book))
-        };
-        self.book.get_or_try_init(read).await
+    async fn book(&self) -> Result<Arc<Mutex<Book>>, StorageError> {
+        let mut known = self.book.lock().await;
+        if let Some(book) = known.as_ref() {
+            return Ok(Arc::clone(book));
+        }
+        let mut book = self.read().await?;
+        self.fill_boundaries(&mut book).await?;
+        let book = Arc::new(Mutex::new(book));
+        *known = Some(Arc::clone(&book));
+        Ok(book)
     }
 
     /// Writes receipts; returns when they are durable and counted.
@@ -90,20 +94,30 @@ impl Receipts {
         if entries.is_empty() {
             return Ok(());
         }
-        let book = self.book().await?;
-        let rows_since = {
-            let _shared = self.writing.read().await;
-            self.append(&entries).await?;
-            let mut book = book.lock();
-            for entry in &entries {
-                book.apply(entry);
+        match self.write_shared(&entries).await {
+            Ok(rows_since) if rows_since > ROLL_UP_ROWS => self.roll_up(&*self.book().await?).await,
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let _alone = self.writing.write().await;
+                *self.book.lock().await = None;
+                Err(error)
             }
-            book.rows_since_summary
-        };
-        if rows_since > ROLL_UP_ROWS {
-            self.roll_up(book).await?;
         }
-        Ok(())
+    }
+
+    /// Returns how many rows there are since the last summary.
+    async fn write_shared(&self, entries: &[Entry]) -> Result<u64, StorageError> {
+        let _shared = self.writing.read().await;
+        let book = self.book().await?;
+        // in one append with those that come after them: a boundary that is written has all before it
+        let unsaved = std::mem::take(&mut book.lock().unsaved);
+        let rows: Vec<Entry> = unsaved.into_iter().chain(entries.iter().copied()).collect();
+        self.append(&rows).await?;
+        let mut book = book.lock();
+        for entry in entries {
+            book.apply(entry);
+        }
+        Ok(book.rows_since_summary)
     }
 
     /// Notes that records of a partition were appended from `start` on. The first of ten minutes leaves a
@@ -151,17 +165,19 @@ impl Receipts {
         Ok(book)
     }
 
-    /// Buckets that began without a row that says so: the process ended between the append and its receipt.
+    /// Buckets that began without a row that says so: the process ended between the append and its receipt, or
+    /// the receipt was not written. Where the newest one begins is looked for too: of requests that were under
+    /// way together the first may be the one that left no receipt.
     async fn fill_boundaries(&self, book: &mut Book) -> Result<(), StorageError> {
         let (start, head) = (self.records.start(), self.records.head());
         for (partition, to) in head.iter() {
-            let known = book.last_boundary(partition);
+            let known = book.settled_boundary(partition);
             let mut from = known.map_or(0, |(_, offset)| offset).max(start.offset(partition));
             let mut is_first = known.is_none();
             while from < to {
                 let bucket_us = bucket_of(append_time_at(self.records.as_ref(), partition, from).await?);
                 let begin = if is_first { 0 } else { from };
-                book.apply(&Entry::boundary(partition, bucket_us, begin));
+                book.fill(&Entry::boundary(partition, bucket_us, begin));
                 is_first = false;
                 let next_us = bucket_us + schemas::documents::ledger::BUCKET_US;
                 from = first_since(self.records.as_ref(), partition, from..to, next_us).await?;

@@ -27,11 +27,13 @@ impl StreamSpeed {
         let interval = Duration::from_millis(self.parts.limits.checkpoint_interval_ms.max(1));
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(interval) => {}
                 () = self.checkpoint_wanted.notified() => {}
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 done = self.checkpoint() => { done?; }
             }

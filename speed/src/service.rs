@@ -112,6 +112,7 @@ impl SpeedService {
         let mut tasks: JoinSet<Result<(), Problem>> = JoinSet::new();
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 Some(open) = opened.recv() => start(&mut tasks, &open),
                 Some(ended) = tasks.join_next() => {

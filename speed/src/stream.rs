@@ -166,6 +166,7 @@ impl StreamSpeed {
                 self.wait_for_memory(index, &stop).await;
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 changed = head.changed() => if changed.is_err() { return Ok(()) },
             }
@@ -178,6 +179,7 @@ impl StreamSpeed {
         while self.shards[index].lock().memory_bytes() > limit && !stop.is_cancelled() {
             self.checkpoint_wanted.notify_one();
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(Duration::from_millis(20)) => {}
             }

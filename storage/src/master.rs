@@ -11,6 +11,7 @@
 
 mod durable;
 mod encode;
+mod executor;
 mod file;
 mod place;
 mod reader;
@@ -33,7 +34,7 @@ use object_store::ObjectStore;
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use schemas::{Cut, Partition, StreamDef};
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use url::Url;
 
@@ -114,8 +115,7 @@ impl Master {
     /// credentials come from the environment.
     ///
     /// # Errors
-    /// The store failed; the table's columns are not the stream's (`Damaged`); this is not a tokio
-    /// runtime of several threads.
+    /// The store failed; the table's columns are not the stream's (`Damaged`).
     pub async fn open(root: &Url, stream: &StreamDef, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StorageError> {
         Self::open_with(place::store_of(root)?, root, stream, clock).await
     }
@@ -139,9 +139,6 @@ impl Master {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, StorageError> {
         let handle = Handle::current();
-        if handle.runtime_flavor() != RuntimeFlavor::MultiThread {
-            return Err(StorageError::io(format!("opening {root}"), "the master needs a runtime of several threads"));
-        }
         let (root, stream) = (root.clone(), Arc::new(stream.clone()));
         blocking(move || {
             let place = Arc::new(Place::new(&root, store, handle.clone())?);
@@ -239,20 +236,25 @@ impl Master {
         Ok(landed)
     }
 
-    /// Writes the files of every partition, as many at a time as there are cores.
+    /// Writes the files of every partition, as many at a time as there are cores. All have ended when this
+    /// returns, also if one has failed: nobody writes on behind the next attempt's back.
     async fn write(&self, by_partition: BTreeMap<Partition, Vec<Frame>>) -> Result<Vec<Written>, StorageError> {
         let at_once = std::thread::available_parallelism().map_or(1, usize::from);
         let mut tasks = JoinSet::new();
-        let mut written = Vec::new();
+        let mut ended = Vec::new();
         for (partition, frames) in by_partition {
             while tasks.len() >= at_once {
-                written.extend(joined(tasks.join_next().await)?);
+                ended.push(joined(tasks.join_next().await));
             }
             let encoder = self.encoder.clone();
             tasks.spawn_blocking(move || encoder.encode(partition, frames));
         }
         while !tasks.is_empty() {
-            written.extend(joined(tasks.join_next().await)?);
+            ended.push(joined(tasks.join_next().await));
+        }
+        let mut written = Vec::new();
+        for files in ended {
+            written.extend(files?);
         }
         written.sort_by_key(|w| (w.file.partition, w.file.from));
         let place = self.table.place.clone();

@@ -45,6 +45,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub(super) async fn keep_metrics_small(metrics: PrometheusHandle, stop: CancellationToken) -> Result<(), Problem> {
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(UPKEEP) => metrics.run_upkeep(),
         }

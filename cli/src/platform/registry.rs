@@ -31,6 +31,7 @@ mod topics;
 use super::folder::DataFolder;
 use super::gate::Progress;
 use super::static_tables;
+use super::surroundings::LogPlace;
 use super::tasks::Tasks;
 use crate::config::KafkaSection;
 
@@ -53,6 +54,8 @@ pub(crate) struct RegistryParts {
     pub(crate) folder: Arc<DataFolder>,
     pub(crate) tasks: Tasks,
     pub(crate) kafka: KafkaSection,
+    /// None: the data folder, or Kafka.
+    pub(crate) logs: Option<Arc<dyn LogPlace>>,
 }
 
 /// An open stream.
@@ -194,6 +197,9 @@ impl Registry {
         schema: arrow::datatypes::SchemaRef,
         partitions: u32,
     ) -> anyhow::Result<Arc<dyn Log>> {
+        if let Some(place) = &self.parts.logs {
+            return Ok(place.open(stream, kind, schema, partitions).await?);
+        }
         if stream.transport.log == LogKind::Kafka {
             return self.open_kafka_log(stream, kind, schema, partitions).await;
         }

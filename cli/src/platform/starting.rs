@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use storage::clock::{Clock, SystemClock};
+use storage::clock::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::folder::DataFolder;
 use super::gate::{Gate, Progress};
 use super::reader::{self, Reader};
-use super::{Node, Owner, Platform, Wired, http, run, wire};
+use super::surroundings::Surroundings;
+use super::{Node, Owner, Platform, Wired, http, replay, run, wire};
 use crate::config::Config;
 
 /// How many ports after the configured one are tried when it is taken.
@@ -60,7 +61,7 @@ impl Starting {
     /// # Errors
     /// The folder is damaged. Nothing listens any more then.
     pub async fn recover(self) -> anyhow::Result<Platform> {
-        self.recover_with_clock(Arc::new(SystemClock)).await
+        self.recover_on(&Surroundings::default()).await
     }
 
     /// [`Starting::recover`] with a clock of the caller's.
@@ -68,10 +69,17 @@ impl Starting {
     /// # Errors
     /// As there.
     pub async fn recover_with_clock(self, clock: Arc<dyn Clock>) -> anyhow::Result<Platform> {
+        self.recover_on(&Surroundings::with_clock(clock)).await
+    }
+
+    async fn recover_on(self, surroundings: &Surroundings) -> anyhow::Result<Platform> {
         // whatever ends this halfway ends the server too
         let unless_recovered = self.stop.clone().drop_guard();
-        let (node, work) =
-            if self.config.only_answers() { self.reader(clock).await? } else { self.owner(clock).await? };
+        let (node, work) = if self.config.only_answers() {
+            self.reader(surroundings).await?
+        } else {
+            self.owner(surroundings).await?
+        };
         let url = self.url();
         self.folder.announce(&url)?;
         let stop = unless_recovered.disarm();
@@ -91,9 +99,9 @@ impl Starting {
         })
     }
 
-    async fn owner(&self, clock: Arc<dyn Clock>) -> anyhow::Result<(Node, Work)> {
+    async fn owner(&self, surroundings: &Surroundings) -> anyhow::Result<(Node, Work)> {
         let metrics = http::metrics()?;
-        let wired = wire(&self.config, &self.folder, clock, &self.stop, &self.progress).await?;
+        let wired = wire(&self.config, &self.folder, surroundings, &self.stop, &self.progress).await?;
         wired.tasks.spawn("metrics", http::keep_metrics_small(metrics.clone(), self.stop.clone()));
         if let Err(failed) = replay(&wired, &self.progress).await {
             self.stop.cancel();
@@ -106,9 +114,9 @@ impl Starting {
         Ok((Node { engine: Arc::clone(&wired.engine), owner: Some(owner) }, Work::Owner(Box::new(wired))))
     }
 
-    async fn reader(&self, clock: Arc<dyn Clock>) -> anyhow::Result<(Node, Work)> {
+    async fn reader(&self, surroundings: &Surroundings) -> anyhow::Result<(Node, Work)> {
         let metrics = http::metrics()?;
-        let reader = reader::wire(&self.config, &self.folder, clock).await?;
+        let reader = reader::wire(&self.config, &self.folder, Arc::clone(&surroundings.clock)).await?;
         reader.tasks.spawn("metrics", http::keep_metrics_small(metrics.clone(), self.stop.clone()));
         self.gate.open(http::reader_router(&reader, self.folder.token(), metrics));
         Ok((Node { engine: Arc::clone(&reader.engine), owner: None }, Work::Reader(Box::new(reader))))
@@ -119,15 +127,6 @@ impl Starting {
 enum Work {
     Owner(Box<Wired>),
     Reader(Box<Reader>),
-}
-
-/// Folds what the logs hold beyond the deltas; fails if background work does.
-async fn replay(wired: &Wired, progress: &Progress) -> anyhow::Result<()> {
-    wired.tasks.spawn("speed", Arc::clone(&wired.speed).run(wired.background.clone()));
-    tokio::select! {
-        () = wired.registry.replay(progress) => Ok(()),
-        failed = wired.tasks.first_failure() => Err(failed),
-    }
 }
 
 /// The configured address, or the next free port.

@@ -53,6 +53,7 @@ impl StatementService {
         let mut run = self.runs.start(name, kind, RunTrigger::Manual).await?;
         let patience = Duration::from_millis(self.registry.parts.limits.query_timeout_ms);
         tokio::select! {
+            biased;
             waited = self.runs.run(run.id, Some(patience)) => run = waited?,
             () = self.stop.cancelled() => run = self.runs.run(run.id, None).await?,
         }

@@ -41,6 +41,7 @@ impl Tasks {
         let Running { incoming, set } = &mut *running;
         loop {
             tokio::select! {
+                biased;
                 Some(work) = incoming.recv() => { set.spawn(work); }
                 Some(ended) = set.join_next() => if let Err(error) = outcome(ended) { return error },
             }

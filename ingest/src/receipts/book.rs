@@ -20,6 +20,8 @@ pub(super) struct Book {
     /// Dead letters that were replayed, with the time.
     pub(super) replayed: BTreeMap<Offset, i64>,
     pub(super) rows_since_summary: u64,
+    /// Boundaries that were found in the log of records and are not written yet.
+    pub(super) unsaved: Vec<Entry>,
 }
 
 impl Book {
@@ -46,8 +48,20 @@ impl Book {
         self.boundaries.get(&(partition, bucket_us)).is_none_or(|known| offset < *known)
     }
 
-    pub(super) fn last_boundary(&self, partition: Partition) -> Option<(i64, Offset)> {
-        let (place, offset) = self.boundaries.range((partition, i64::MIN)..=(partition, i64::MAX)).next_back()?;
+    /// A boundary that was found in the log of records.
+    pub(super) fn fill(&mut self, boundary: &Entry) {
+        let place = (boundary.partition.unwrap_or(NONE), boundary.at_us);
+        let before = self.boundaries.get(&place).copied();
+        self.apply(boundary);
+        if self.boundaries.get(&place).copied() != before {
+            self.unsaved.push(*boundary);
+        }
+    }
+
+    /// The newest boundary but one, if there are two: nothing is under way any more that lies before it.
+    pub(super) fn settled_boundary(&self, partition: Partition) -> Option<(i64, Offset)> {
+        let mut newest = self.boundaries.range((partition, i64::MIN)..=(partition, i64::MAX)).rev();
+        let (place, offset) = newest.next().map(|last| newest.next().unwrap_or(last))?;
         Some((place.1, *offset))
     }
 
@@ -66,13 +80,16 @@ impl Book {
         for (partition, end) in head.iter() {
             let mut end = end;
             let of_partition = self.boundaries.range((partition, i64::MIN)..=(partition, i64::MAX));
+            let first = of_partition.clone().next().map(|(place, _)| *place);
             for (place, begin) in of_partition.rev() {
-                let landed = landed.offset(partition).clamp(*begin, end.max(*begin)) - begin;
-                let accepted = end.saturating_sub(*begin);
+                // nothing is before the first one
+                let begin = if first == Some(*place) { 0 } else { *begin };
+                let landed = landed.offset(partition).clamp(begin, end.max(begin)) - begin;
+                let accepted = end.saturating_sub(begin);
                 bucket(&mut buckets, *place).counts.accepted = accepted;
                 bucket(&mut buckets, *place).counts.received = accepted;
                 bucket(&mut buckets, *place).landed = landed;
-                end = end.min(*begin);
+                end = end.min(begin);
             }
         }
         for (place, counts) in &self.counts {

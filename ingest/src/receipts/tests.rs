@@ -1,6 +1,10 @@
-use super::*;
-use storage::log::MemoryLog;
+use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
+use schemas::column::APPEND_TIME;
+use schemas::documents::ledger::BUCKET_US;
 use storage::log::memory::Disk;
+use storage::log::{Frame, MemoryLog};
+
+use super::*;
 
 use crate::testing::{Content, log};
 
@@ -53,4 +57,58 @@ async fn rolled_up_receipts_say_the_same() {
     let again = Receipts::new(super::tests::log(2), super::tests::log(1), log);
     assert_eq!(again.intake(&Cut::default()).await.unwrap(), intake);
     assert_eq!(again.replayed().await.unwrap(), marks);
+}
+
+/// One record of partition 0.
+fn push_record(records: &MemoryLog, append_us: i64) {
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![append_us]).with_timezone("UTC"));
+    let rows = RecordBatch::try_from_iter([(APPEND_TIME, times)]).unwrap();
+    records.push(Frame { partition: 0, base: records.head().offset(0), rows });
+}
+
+/// Accepted records by bucket.
+async fn accepted(receipts: &Receipts) -> Vec<(i64, u64)> {
+    let intake = receipts.intake(&Cut::default()).await.unwrap();
+    intake.iter().map(|bucket| (bucket.bucket_us / BUCKET_US, bucket.counts.accepted)).collect()
+}
+
+/// What is in the log is accepted, in its own ten minutes, whatever became of the receipt (I11). A ledger that
+/// lacks it would block every run of the stream's views.
+#[tokio::test]
+async fn records_whose_receipt_was_not_written_are_counted_all_the_same() {
+    let (records, rows) = (log(2), log(1));
+    let open = || Receipts::new(Arc::clone(&records) as Arc<dyn Log>, log(1), Arc::clone(&rows) as Arc<dyn Log>);
+    let receipts = open();
+    // the very first one, one of the next bucket, one of a bucket whose later receipts are written
+    for (append_us, fails) in [
+        (1, true),
+        (2, false),
+        (BUCKET_US + 1, true),
+        (2 * BUCKET_US + 1, false),
+        (3 * BUCKET_US + 1, true),
+        (3 * BUCKET_US + 2, false),
+    ] {
+        let start = records.head().offset(0);
+        let begins = receipts.begin(0, start, append_us).await.unwrap();
+        push_record(&records, append_us);
+        rows.set(if fails { Disk::Full } else { Disk::Quick });
+        let duplicate = receipt(0, append_us, counts(2, 1));
+        let written = receipts.write(begins.into_iter().chain(duplicate).collect()).await;
+        assert_eq!(written.is_err(), fails);
+    }
+    let right = [(0, 2), (1, 1), (2, 1), (3, 2)];
+    assert_eq!(accepted(&receipts).await, right);
+    assert_eq!(accepted(&open()).await, right, "after a restart");
+    let balance: i128 = open().intake(&Cut::default()).await.unwrap().iter().map(|b| b.counts.balance()).sum();
+    assert_eq!(balance, 0);
+}
+
+/// Two requests under way together: the process ends before the first one's receipt, after the second one's.
+#[tokio::test]
+async fn bucket_begins_at_its_first_record_whichever_receipt_is_there() {
+    let (records, rows) = (log(2), log(1));
+    [1, BUCKET_US, BUCKET_US + 1].into_iter().for_each(|append_us| push_record(&records, append_us));
+    let open = || Receipts::new(Arc::clone(&records) as Arc<dyn Log>, log(1), Arc::clone(&rows) as Arc<dyn Log>);
+    open().write(vec![Entry::boundary(0, 0, 0), Entry::boundary(0, BUCKET_US, 2)]).await.unwrap();
+    assert_eq!(accepted(&open()).await, [(0, 1), (1, 2)]);
 }

@@ -10,11 +10,11 @@ use delta_kernel::snapshot::IncrementalReplay;
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
 use delta_kernel::{KernelError, Snapshot, SnapshotRef};
-use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use schemas::{Cut, Partition};
 use uuid::Uuid;
 
+use super::executor::OnCaller;
 use super::file::{MasterFile, files_of};
 use super::place::Place;
 use crate::error::StorageError;
@@ -36,7 +36,7 @@ pub(super) enum Outcome {
 /// A Delta table and the kernel that reads and writes it.
 pub(super) struct Table {
     pub(super) place: Arc<Place>,
-    engine: DefaultEngine<TokioMultiThreadExecutor>,
+    engine: DefaultEngine<OnCaller>,
     incarnation: Uuid,
 }
 
@@ -47,9 +47,9 @@ impl std::fmt::Debug for Table {
 }
 
 impl Table {
-    /// The kernel on a runtime of several threads: with its background executor a checkpoint hangs.
+    /// The kernel; its timers and sockets are those of `handle`.
     pub(super) fn new(place: Arc<Place>, incarnation: Uuid, handle: tokio::runtime::Handle) -> Self {
-        let executor = Arc::new(TokioMultiThreadExecutor::new(handle));
+        let executor = Arc::new(OnCaller::new(handle));
         let engine = DefaultEngineBuilder::new(place.store.clone()).with_task_executor(executor).build();
         Self { place, engine, incarnation }
     }

@@ -228,7 +228,8 @@ async fn masters_of_different_partitions_do_not_hinder_each_other() {
     assert_eq!(ids(&master).await, ids_below(&[60, 60]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// On one thread, where the kernel's own executors would wait for themselves.
+#[tokio::test]
 async fn checkpoint_keeps_everything() {
     let (_folder, root) = place();
     let stream = plain(2);
