@@ -46,6 +46,11 @@ impl Book {
         self.boundaries.get(&(partition, bucket_us)).is_none_or(|known| offset < *known)
     }
 
+    /// Bad records, over all time.
+    pub(super) fn quarantined(&self) -> u64 {
+        self.counts.values().map(|counts| counts.quarantined).sum()
+    }
+
     pub(super) fn last_boundary(&self, partition: Partition) -> Option<(i64, Offset)> {
         let (place, offset) = self.boundaries.range((partition, i64::MIN)..=(partition, i64::MAX)).next_back()?;
         Some((place.1, *offset))

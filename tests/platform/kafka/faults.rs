@@ -51,6 +51,10 @@ async fn kill_while_a_topic_is_read_counts_every_record_once() {
     let letters = "SELECT count(*), count(DISTINCT topic_partition * 10000000 + topic_offset) FROM dlq.s";
     let letters = running.client.sql(letters).await;
     assert_eq!(letters["rows"][0], serde_json::json!([bad, bad]), "bad records are kept once");
+    let ledger = "SELECT CAST(sum(received) AS BIGINT), CAST(sum(accepted) AS BIGINT), CAST(sum(quarantined) AS BIGINT), \
+        CAST(sum(abs(balance)) AS BIGINT) FROM system.ledger WHERE layer = 'ingest'";
+    let ledger = running.client.sql(ledger).await;
+    assert_eq!(ledger["rows"][0], serde_json::json!([records, records - bad, bad, 0]), "the ledger has every record");
     let run = running.client.run("v").await;
     assert_eq!((&run["verdict"], number(&run["rows"])), (&"exact".into(), records - bad), "{run}");
     running.kill();
@@ -117,4 +121,74 @@ async fn broker_that_is_killed_and_comes_back_is_read_on() {
     super::broker::until(&server.client, down, |answer| one(answer).is_null()).await;
     server.stop().await;
     broker.script("wipe", "");
+}
+
+/// R-033: a platform whose broker is away starts, serves what it can, and goes on when the broker is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn platform_starts_without_the_broker_of_a_log_and_goes_on_with_it() {
+    let broker = Broker::start_new("");
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    super::log::create(&server.client, &broker).await;
+    server.client.sql("CREATE STREAM local (id TEXT NOT NULL, PRIMARY KEY (id))").await;
+    server.client.ingest("s", super::log::body(0..500)).await;
+    until_counted(&server.client, 500).await;
+    server.stop().await;
+    broker.script("kill", "");
+    let server = Server::start(folder.path()).await;
+    let client = &server.client;
+    assert_eq!(client.ingest("local", "{\"id\":\"1\"}").await["accepted"], 1);
+    let (status, problem) = client.try_ingest("s", super::log::body(500..600)).await.unwrap_err();
+    assert_eq!((status, problem["code"].as_str()), (503, Some("storage_unavailable")), "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.starts_with("stream s: waits for the broker of its log: "), "{detail}");
+    let (status, problem) = client.try_sql(serde_json::json!({ "sql": "SELECT * FROM v" })).await.unwrap_err();
+    assert_eq!(status, 503, "{problem}");
+    let ready: serde_json::Value = client.request("GET", "/readyz").send().await.unwrap().json().await.unwrap();
+    assert_eq!((&ready["status"], ready["waiting"].as_array().map(Vec::len)), (&"ready".into(), Some(1)), "{ready}");
+    broker.script("start", "");
+    until_counted(client, 500).await;
+    let told = client.ingest("s", super::log::body(450..600)).await;
+    assert_eq!((&told["accepted"], &told["duplicates"]), (&100.into(), &50.into()), "{told}");
+    until_counted(client, 600).await;
+    assert_eq!(client.run("v").await["verdict"], "exact");
+    server.stop().await;
+    broker.script("wipe", "");
+}
+
+/// Retention passes a connector that is running, and behind: what it did not get is a hole from there on.
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_that_passes_a_running_connector_is_a_hole() {
+    let (broker, topic) = (shared(), topic_name("overtaken"));
+    broker.create_topic(&topic, 1, &[]).await;
+    let sender = broker.producer();
+    (0..10).for_each(|id| sender.send(&topic, 0, &event(id)));
+    sender.flush();
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(folder.path()).await;
+    create(&running.client, &broker, &topic, "").await;
+    until_counted(&running.client, 10).await;
+    running.signal("STOP");
+    (10..1_000).for_each(|id| sender.send(&topic, 0, &event(id)));
+    sender.flush();
+    broker.delete_records(&topic, 0, 600).await;
+    running.signal("CONT");
+    (1_000..1_100).for_each(|id| sender.send(&topic, 0, &event(id)));
+    sender.flush();
+    let sql = "SELECT coalesce(sum(c), 0) FROM v";
+    let answer = super::broker::until(&running.client, sql, |answer| {
+        answer["freshness"]["complete"] == false && number(one(answer)) >= 510
+    });
+    let answer = answer.await;
+    let hole = &answer["freshness"]["holes"][0];
+    // a fetch that was under way when the process was stopped may have brought some more
+    let (from, to) = (hole["from"].as_u64().unwrap(), hole["to"].as_u64().unwrap());
+    assert!((10..600).contains(&from) && to == 600, "{answer}");
+    assert_eq!((answer["freshness"]["holes"].as_array().unwrap().len(), &hole["reason"]), (1, &"retention".into()));
+    let counted = until_counted(&running.client, from + 500).await;
+    assert_eq!(counted["freshness"]["complete"], false, "{counted}");
+    let sum = running.client.sql("SELECT sum(s) FROM v").await;
+    assert_eq!(number(one(&sum)), (0..from).chain(600..1_100).sum::<u64>());
+    assert_eq!(running.client.run("v").await["verdict"], "exact");
+    running.kill();
 }
