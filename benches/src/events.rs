@@ -34,7 +34,7 @@ fn below(of: u64, number: u64, bound: u64) -> u64 {
 
 /// Hexadecimal digits of a number, most significant first.
 fn push_hex(line: &mut Vec<u8>, number: u64, digits: u32) {
-    line.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[(number >> (digit * 4) & 15) as usize]));
+    line.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[((number >> (digit * 4)) & 15) as usize]));
 }
 
 fn push_uuid(line: &mut Vec<u8>, of: u64, number: u64) {

@@ -86,7 +86,7 @@ impl Running {
     }
 
     /// Kills it from another thread.
-    fn killer(&self) -> impl FnOnce() + Send + 'static {
+    fn killer(&self) -> impl FnOnce() + Send + use<> {
         let child = Arc::clone(&self.child);
         move || {
             let mut child = child.lock().unwrap();
