@@ -18,7 +18,7 @@ use clap::Parser;
 
 use crate::harness::{Client, PATIENCE};
 
-/// Tells this binary to be the child.
+/// Tells this binary to be the child: the words of its command line, one a line.
 const CHILD: &str = "BIFOLD_TEST_CHILD";
 /// The binary that is started and killed instead of this one.
 const BINARY: &str = "BIFOLD_TEST_BINARY";
@@ -35,10 +35,9 @@ const SETTINGS: [(&str, &str); 4] = [
 /// Not a test of its own: what the child process runs.
 #[test]
 fn child() {
-    let Ok(folder) = std::env::var(CHILD) else { return };
+    let Ok(words) = std::env::var(CHILD) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let words = ["bifold", "serve", "--data-dir", &folder, "--listen", "127.0.0.1:0"];
-    let arguments = bifold::arguments::Arguments::parse_from(words);
+    let arguments = bifold::arguments::Arguments::parse_from(["bifold"].into_iter().chain(words.lines()));
     runtime.block_on(bifold::commands::dispatch(arguments)).unwrap();
 }
 
@@ -106,20 +105,22 @@ impl Running {
     }
 }
 
+/// `bifold` with these words, as a process to be.
+fn bifold(words: &[&str]) -> Command {
+    if let Some(binary) = std::env::var_os(BINARY) {
+        let mut command = Command::new(binary);
+        command.args(words);
+        return command;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "crash::child", "--nocapture"]).env(CHILD, words.join("\n"));
+    command
+}
+
 #[expect(clippy::zombie_processes, reason = "killed and waited for in `kill`; a failing test ends the process")]
 fn spawn(folder: &Path, variables: &[(String, String)]) -> Child {
-    let mut command = match std::env::var_os(BINARY) {
-        Some(binary) => {
-            let mut command = Command::new(binary);
-            command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder);
-            command
-        }
-        None => {
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args(["--exact", "crash::child", "--nocapture"]).env(CHILD, folder);
-            command
-        }
-    };
+    let folder_name = folder.to_str().unwrap();
+    let mut command = bifold(&["serve", "--listen", "127.0.0.1:0", "--data-dir", folder_name]);
     let messages = File::options().create(true).append(true).open(folder.join(MESSAGES)).unwrap();
     let variables = variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     command.envs(SETTINGS.into_iter().chain(variables)).stdout(Stdio::null()).stderr(messages).spawn().unwrap()

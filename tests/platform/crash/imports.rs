@@ -1,4 +1,4 @@
-//! An import is killed again and again: the server by `kill -9`, the client by going away. Every event is in, once.
+//! An import is killed again and again: server and client by `kill -9`. Every event is in, once.
 //! `BIFOLD_KILLS` says how often; `infra/kills.sh import` says more than the suite.
 
 use std::collections::BTreeSet;
@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -166,10 +165,15 @@ async fn import_by_the_client_that_is_killed_again_and_again_is_in_once() {
     let data = Data::of(folder.path());
     let start = |client: &Client| {
         let file = data.file.to_str().unwrap();
-        let mut words = vec!["bifold", "--url", client.url(), "--token", client.token()];
+        let mut words = vec!["--url", client.url(), "--token", client.token()];
         words.extend(["ingest", "commits", file, "--batch-rows", "2000", "--in-flight", "2"]);
-        let arguments = bifold::arguments::Arguments::parse_from(words);
-        tokio::spawn(async move { bifold::commands::dispatch(arguments).await.map_err(|error| format!("{error:#}")) })
+        let mut command = tokio::process::Command::from(super::bifold(&words));
+        // whoever stops waiting for it kills it
+        command.kill_on_drop(true);
+        tokio::spawn(async move {
+            let ended = command.output().await.map_err(|error| error.to_string())?;
+            if ended.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&ended.stderr).into_owned()) }
+        })
     };
     let running = kill_again_and_again(start, &data, &folder.path().join("data")).await;
     check(running, &data, "bifold ingest", begun).await;

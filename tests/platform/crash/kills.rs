@@ -121,6 +121,8 @@ struct Report {
     sent_again: u64,
     verdicts: BTreeMap<String, u64>,
     restarts: Vec<Duration>,
+    /// Where the time goes.
+    phases: BTreeMap<&'static str, Duration>,
 }
 
 impl Report {
@@ -136,7 +138,13 @@ impl Report {
             sent_again: 0,
             verdicts: BTreeMap::new(),
             restarts: vec![],
+            phases: BTreeMap::new(),
         }
+    }
+
+    fn note(&mut self, phase: &'static str, since: Instant) -> Instant {
+        *self.phases.entry(phase).or_default() += since.elapsed();
+        Instant::now()
     }
 
     fn kills(&self) -> usize {
@@ -162,7 +170,10 @@ impl Drop for Report {
         println!("  sent again, duplicates   {}", self.sent_again);
         println!("  runs with a certificate  {} ({})", self.verdicts.values().sum::<u64>(), verdicts.join(", "));
         println!("  Bifold ready again       p50 {:?}, p99 {:?}", restart(0.5), restart(0.99));
-        println!("  minutes                  {:.1}", self.begun.elapsed().as_secs_f64() / 60.0);
+        let phases: Vec<String> =
+            self.phases.iter().map(|(name, time)| format!("{name} {} s", time.as_secs())).collect();
+        let minutes = self.begun.elapsed().as_secs_f64() / 60.0;
+        println!("  minutes                  {minutes:.1} ({})", phases.join(", "));
     }
 }
 
@@ -200,23 +211,28 @@ async fn on_one_folder(world: &Arc<World>, number: usize, kills: usize, rng: &mu
     running.client.sql(&world.stream()).await;
     running.client.sql(VIEW).await;
     while report.kills() < kills {
-        let victims = world.choose(rng);
+        let (victims, begun) = (world.choose(rng), Instant::now());
         one_life(world, &running, &victims, &mut oracle, rng).await;
         for victim in &victims {
             *report.kills.entry(*victim).or_default() += 1;
         }
+        let begun = report.note("lives", begun);
         if victims.contains(&Victim::Bifold) {
             running = Running::start_with(folder.path(), &variables).await;
             report.restarts.push(running.started_in);
         }
+        let begun = report.note("restarts", begun);
         assert!(!running.has_ended(), "Bifold has ended without being killed:\n{}", super::messages(folder.path()));
         while oracle.open.is_some() {
             assert!(send(&running.client, &mut oracle, 0).await != Sent::Cut, "{}", super::messages(folder.path()));
         }
         report.sent_again += send_again(&running.client, &oracle, rng).await;
+        let begun = report.note("sent again", begun);
         check(&running.client, &oracle, report).await;
         note_verdicts(&running.client, &mut verdicts).await;
+        report.note("checks", begun);
     }
+    let begun = Instant::now();
     running.kill();
     // nothing else runs on it: a last run over everything, from the master alone
     let running = Running::start_with(folder.path(), &variables).await;
@@ -230,6 +246,7 @@ async fn on_one_folder(world: &Arc<World>, number: usize, kills: usize, rng: &mu
     let ledger = running.client.sql(ledger).await;
     assert_eq!(ledger["rows"], json!([[oracle.acknowledged(), 0]]), "the ledger balances");
     running.kill();
+    report.note("last runs", begun);
     report.acknowledged += oracle.acknowledged();
     for verdict in verdicts.into_values() {
         assert_eq!(verdict, "exact", "a run disagreed");
