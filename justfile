@@ -24,7 +24,11 @@ sim *ARGS:
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
 
-# a benchmark: ingest | recompute | lookup | freshness | build
+# kill -9 by the thousand, and what is counted then: embedded | kafka | topic | import | all
+kills WHAT *NUMBER:
+    infra/kills.sh {{WHAT}} {{NUMBER}}
+
+# a benchmark: ingest | recompute | lookup | freshness | landing | duplicates | recovery | kafka | build
 bench WORK *ARGS:
     benches/run.sh {{WORK}} {{ARGS}}
 

@@ -2,10 +2,17 @@
 //!
 //! Each prints one line `RESULT {…}` as the peers' scripts do: wall and CPU seconds of the work itself.
 
+mod acknowledgement;
 mod decode;
+mod duplicates;
+mod events;
+mod kafka;
+mod landing;
 mod lookup;
 mod measure;
 mod recompute;
+mod recovery;
+mod server;
 
 use std::path::PathBuf;
 
@@ -35,6 +42,16 @@ enum Work {
     Recompute(recompute::Options),
     /// W3: one cell by key, in process and over HTTP, with deltas present.
     Lookup(lookup::Options),
+    /// Events a second and time to the acknowledgement, over sizes of bodies and the clients' linger.
+    Ingest(acknowledgement::Options),
+    /// Landing beside a plain Parquet writer.
+    Landing(landing::Options),
+    /// What finding duplicates costs with a full index, beside not looking for any.
+    Duplicates(duplicates::Options),
+    /// From `kill -9` under load to an answer with everything acknowledged.
+    Recovery(recovery::Options),
+    /// A topic to visible, beside a bare consumer that only counts.
+    Kafka(kafka::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -43,5 +60,10 @@ fn main() -> anyhow::Result<()> {
         Work::Decode { ndjson, block } => decode::run(&ndjson, block),
         Work::Recompute(options) => runtime.block_on(recompute::run(options)),
         Work::Lookup(options) => runtime.block_on(lookup::run(options)),
+        Work::Ingest(options) => runtime.block_on(acknowledgement::run(options)),
+        Work::Landing(options) => runtime.block_on(landing::run(options)),
+        Work::Duplicates(options) => runtime.block_on(duplicates::run(options)),
+        Work::Recovery(options) => runtime.block_on(recovery::run(options)),
+        Work::Kafka(options) => runtime.block_on(kafka::run(options)),
     }
 }

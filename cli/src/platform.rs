@@ -270,6 +270,10 @@ async fn wire(
     })?;
     let statements = StatementService::new(Arc::clone(&registry), Arc::clone(&runs), Arc::clone(&ingest), stop.clone());
     let statements = Arc::new(statements);
+    for waiting in registry.waiting() {
+        let reached = Arc::clone(&registry).open_when_reached(waiting.def.id, Arc::clone(&runs), stop.clone());
+        tasks.spawn("stream", reached);
+    }
     let background = CancellationToken::new();
     Ok(Wired { registry, speed, runs, ingest, engine, statements, tasks, background })
 }

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use schemas::documents::ledger::bucket_of;
+use schemas::documents::ledger::{BUCKET_US, bucket_of};
 use schemas::{Cut, IntakeBucket, IntakeCounts, Offset, Partition};
 use storage::StorageError;
 use storage::log::Log;
@@ -140,6 +140,24 @@ impl Receipts {
         Ok(self.book().await?.lock().replayed.clone())
     }
 
+    /// Counts dead letters that have no receipt: the process ended between the two. For a stream whose every dead
+    /// letter came in once, and that nothing is let into at the moment.
+    ///
+    /// # Errors
+    /// A log failed.
+    pub(crate) async fn count_letters(&self) -> Result<(), StorageError> {
+        let counted = self.book().await?.lock().quarantined();
+        let (mut from, end) = (counted.max(self.letters.start().offset(0)), self.letters.head().offset(0));
+        let mut entries = vec![];
+        while from < end {
+            let bucket_us = bucket_of(append_time_at(self.letters.as_ref(), 0, from).await?);
+            let next = first_since(self.letters.as_ref(), 0, from..end, bucket_us + BUCKET_US).await?;
+            entries.push(Entry::quarantined(bucket_us, next - from));
+            from = next;
+        }
+        self.write(entries).await
+    }
+
     async fn append(&self, entries: &[Entry]) -> Result<(), StorageError> {
         let rows = rows::encode(entries).map_err(|error| StorageError::io("writing receipts", error))?;
         self.log.append(self.log.epoch(), vec![(0, rows)])?.durable().await?;
@@ -179,7 +197,7 @@ impl Receipts {
                 let begin = if is_first { 0 } else { from };
                 book.fill(&Entry::boundary(partition, bucket_us, begin));
                 is_first = false;
-                let next_us = bucket_us + schemas::documents::ledger::BUCKET_US;
+                let next_us = bucket_us + BUCKET_US;
                 from = first_since(self.records.as_ref(), partition, from..to, next_us).await?;
             }
         }

@@ -47,6 +47,11 @@ pub trait Streams: Send + Sync {
 
     /// All names, for "did you mean".
     fn names(&self) -> Vec<String>;
+
+    /// Why the logs of a stream are not open; none where that is not known.
+    fn closed(&self, _stream: Uuid) -> Option<Problem> {
+        None
+    }
 }
 
 /// What a client sent.

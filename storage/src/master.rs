@@ -51,6 +51,7 @@ use crate::store::Store;
 
 pub use self::file::MasterFile;
 pub use self::reader::{MasterFileReader, MasterRows};
+pub use self::schema::writer_properties;
 
 /// Commits between two checkpoints of the table.
 const CHECKPOINT_COMMITS: u64 = 100;

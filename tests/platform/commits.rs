@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::harness::{Server, config, one};
 
-const EVENTS: u64 = 137_512;
+/// How many there are.
+pub(crate) const EVENTS: u64 = 137_512;
 
 /// The data, decompressed; none on a machine without it.
 pub(crate) fn commits(folder: &Path) -> Option<PathBuf> {

@@ -116,6 +116,33 @@ async fn what_the_readme_names_is_there() {
     server.stop().await;
 }
 
+/// `just` and scripts know every command that documents name: recipes, and what they are asked for.
+#[test]
+fn the_developers_commands_are_there() {
+    let justfile = std::fs::read_to_string("../justfile").unwrap();
+    let recipes: Vec<&str> = justfile.lines().filter_map(|line| line.strip_suffix(':')).collect();
+    let scripts = |recipe: &str| match recipe {
+        "bench" => std::fs::read_to_string("../benches/run.sh").unwrap(),
+        "kills" => std::fs::read_to_string("../infra/kills.sh").unwrap(),
+        _ => String::new(),
+    };
+    let mut found = 0;
+    for document in ["../README.md", "../docs/operations.md", "../benches/README.md", "../infra/components/README.md"] {
+        for command in quoted(document).iter().filter_map(|quoted| quoted.strip_prefix("just ")) {
+            found += 1;
+            let words: Vec<&str> = command.split_whitespace().collect();
+            let is_known = recipes.iter().any(|recipe| recipe.split_whitespace().next() == words.first().copied());
+            assert!(is_known, "{document}: there is no `just {command}`");
+            let script = scripts(words[0]);
+            for word in words[1..].iter().take(1).filter(|_| !script.is_empty()) {
+                let is_case = script.contains(&format!("  {word})")) || script.contains(&format!("\n{word}()"));
+                assert!(is_case, "{document}: `just {command}`: the script has no {word}");
+            }
+        }
+    }
+    assert!(found >= 12, "{found} commands");
+}
+
 /// The demo tells its story to the end: five beats, then late = 'drop' beside the default.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_runs_to_its_end() {

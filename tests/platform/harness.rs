@@ -55,6 +55,14 @@ impl Client {
         Self { url: url.to_owned(), token: token.to_owned(), http: reqwest::Client::new() }
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)

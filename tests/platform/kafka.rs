@@ -1,6 +1,6 @@
 //! Topics of a real Kafka broker as streams, and Kafka as the log.
 
-mod broker;
+pub(crate) mod broker;
 mod faults;
 mod incarnations;
 mod log;

@@ -35,25 +35,45 @@ fn script() -> PathBuf {
 }
 
 /// A server that ends with the test.
-struct Server {
+pub(crate) struct Server {
     port: u16,
     folder: TempDir,
-    variables: BTreeMap<String, String>,
+    /// What a process needs to reach it.
+    pub(crate) variables: BTreeMap<String, String>,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Self { port, folder: tempfile::tempdir().unwrap(), variables: BTreeMap::new() };
-        let told = Command::new(script()).arg("start").envs(server.place()).output().unwrap();
-        let (out, error) = (String::from_utf8(told.stdout).unwrap(), String::from_utf8(told.stderr).unwrap());
-        assert!(told.status.success(), "no S3 server: infra/components/s3.sh install needs go and curl\n{error}");
+        let out = server.script("start");
         server.variables =
             out.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         for name in FROM_SCRIPT {
             assert!(server.variables.contains_key(name), "the script does not say {name}:\n{out}");
         }
         server
+    }
+
+    fn script(&self, what: &str) -> String {
+        let told = Command::new(script()).arg(what).envs(self.place()).output().unwrap();
+        let (out, error) = (String::from_utf8(told.stdout).unwrap(), String::from_utf8(told.stderr).unwrap());
+        assert!(told.status.success(), "no S3 server: infra/components/s3.sh install needs go and curl\n{error}");
+        out
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&self) {
+        self.script("kill");
+    }
+
+    pub(crate) fn start_again(&self) {
+        self.script("start");
+    }
+
+    /// A place in its bucket.
+    pub(crate) fn url(&self, prefix: &str) -> String {
+        format!("s3://{}/{prefix}", self.variables["S3_BUCKET"])
     }
 
     fn place(&self) -> [(&'static str, String); 2] {

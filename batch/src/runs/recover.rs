@@ -62,7 +62,10 @@ impl RunService {
 
     /// A view that lacks its history gets a run over it, also if the process ended before one was
     /// queued: unless the history was left to the schedule, or a user cancelled that run.
-    async fn complete_history(&self) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// The documents of runs cannot be read.
+    pub async fn complete_history(&self) -> Result<(), Problem> {
         for view in self.parts.views.views() {
             let left_to_schedule = view.def.with_no_data && view.def.refresh != Refresh::Never;
             if left_to_schedule || !self.lacks_history(&view).await? || self.queue.has_history_run(view.def.id) {

@@ -82,6 +82,9 @@ impl EventState {
         if let Some(open) = streams.iter().find(|open| open.def.name == name) {
             return Ok(Arc::clone(open));
         }
+        if let Some(waiting) = self.registry.waiting().iter().find(|waiting| waiting.def.name == name) {
+            return Err(waiting.problem());
+        }
         let problem = Problem::new(Code::NotFound, format!("there is no stream {name}"));
         Err(match did_you_mean(name, streams.iter().map(|open| open.def.name.as_str())) {
             Some(close) => problem.with_hint(format!("did you mean {close}?")),

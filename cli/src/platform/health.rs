@@ -30,7 +30,8 @@ pub(crate) async fn ready() -> impl IntoResponse {
     Json(json!({ "status": "ready", "reasons": [] }))
 }
 
-/// Every stream is recovered and its fold is near the head of its log; otherwise 503 with the reasons.
+/// Every stream is recovered and its fold is near the head of its log; otherwise 503 with the reasons. A stream that waits
+/// for its broker is named, and keeps nobody from the others.
 pub(crate) async fn readyz(State(state): State<HealthState>) -> impl IntoResponse {
     let mut reasons = vec![];
     for open in state.registry.streams() {
@@ -44,9 +45,10 @@ pub(crate) async fn readyz(State(state): State<HealthState>) -> impl IntoRespons
             reasons.push(format!("stream {}: {lag} records of its log are still to be folded", open.def.name));
         }
     }
+    let waiting: Vec<String> = state.registry.waiting().iter().map(|waiting| waiting.problem().detail).collect();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if reasons.is_empty() { "ready" } else { "not ready" };
-    (status, Json(json!({ "status": word, "reasons": reasons })))
+    (status, Json(json!({ "status": word, "reasons": reasons, "waiting": waiting })))
 }
 
 /// Sets the gauges of lag and size.

@@ -20,7 +20,8 @@ pub(crate) struct IntakeBook {
 impl IntakeBook {
     fn stream(&self, id: Uuid) -> Result<Arc<OpenStream>, Problem> {
         let open = self.registry.streams().into_iter().find(|open| open.def.id == id);
-        open.ok_or_else(|| Problem::new(Code::NotFound, "the stream is not open"))
+        let closed = || ingest::service::Streams::closed(self.registry.as_ref(), id);
+        open.ok_or_else(|| closed().unwrap_or_else(|| Problem::new(Code::NotFound, "the stream is not open")))
     }
 }
 

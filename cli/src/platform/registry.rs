@@ -10,24 +10,23 @@ use futures::future::join_all;
 use ingest::Connector;
 use operators::{StaticTable, View, ViewSource};
 use parking_lot::RwLock;
-use schemas::documents::source::LogTopic;
 use schemas::problem::SqlPosition;
 use schemas::{Catalog, Limits, LogKind, Problem, StreamDef, TableDef, ViewDef};
 use speed::{SpeedService, ViewInput};
 use storage::catalog::CatalogStore;
 use storage::clock::Clock;
 use storage::layers::{Logs, SourceStatus};
-use storage::log::{EmbeddedLog, EmbeddedLogConfig, KafkaLog, KafkaLogConfig, Log};
+use storage::log::{EmbeddedLog, EmbeddedLogConfig, Log};
 use storage::manifests::ManifestStore;
 use storage::master::Master;
-use storage::paths;
-use storage::source::SourceStore;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 mod topics;
+mod waiting;
 
+pub(crate) use self::waiting::Waiting;
 use super::folder::DataFolder;
 use super::gate::Progress;
 use super::static_tables;
@@ -70,12 +69,20 @@ pub(crate) struct OpenStream {
     stop: CancellationToken,
 }
 
+/// A stream that is open and that nobody sees yet.
+struct Opened {
+    stream: Arc<OpenStream>,
+    views: Vec<BatchView>,
+}
+
 /// Everything that is open in this process.
 pub(crate) struct Registry {
     /// Itself: what it opens asks it back.
     this: Weak<Self>,
     pub(crate) parts: RegistryParts,
     streams: RwLock<BTreeMap<Uuid, Arc<OpenStream>>>,
+    /// Streams that cannot be opened yet.
+    waiting: RwLock<BTreeMap<Uuid, Waiting>>,
     views: RwLock<BTreeMap<Uuid, Arc<BatchView>>>,
     /// Static tables by id and version.
     tables: RwLock<BTreeMap<(Uuid, u32), Arc<StaticTable>>>,
@@ -95,6 +102,7 @@ impl Registry {
             this: Weak::clone(this),
             parts,
             streams: RwLock::default(),
+            waiting: RwLock::default(),
             views: RwLock::default(),
             tables: RwLock::default(),
         });
@@ -104,8 +112,11 @@ impl Registry {
         }
         for stream in &catalog.streams {
             progress.say(&stream.name, "opening its log and its deltas");
-            let opened = registry.open_stream(stream, &catalog).await;
-            opened.with_context(|| format!("opening stream {}", stream.name))?;
+            match registry.recover_stream(stream, &catalog).await {
+                Ok(opened) => registry.publish(opened),
+                Err(error) if waiting::may_come_back(stream, &error) => registry.note_waiting(stream, &error),
+                Err(error) => return Err(error).with_context(|| format!("opening stream {}", stream.name)),
+            }
             progress.say(&stream.name, "opened");
         }
         Ok(registry)
@@ -121,10 +132,11 @@ impl Registry {
         join_all(replays).await;
     }
 
-    async fn open_stream(&self, stream: &StreamDef, catalog: &Catalog) -> anyhow::Result<()> {
+    /// Opens a stream with its views, and begins to fold its log; nobody sees it yet.
+    async fn recover_stream(&self, stream: &StreamDef, catalog: &Catalog) -> anyhow::Result<Opened> {
         let open = self.prepare_stream(stream).await?;
         let manifests = ManifestStore::new(self.parts.store.clone());
-        let mut inputs = vec![];
+        let (mut inputs, mut views) = (vec![], vec![]);
         for def in catalog.views_of(stream.id) {
             let view = self.compile(def, stream).map_err(|p| anyhow::anyhow!("view {}: {}", def.name, p.text()))?;
             let kept = manifests.list(def.id).await?;
@@ -134,12 +146,17 @@ impl Registry {
                 from: def.from.clone(),
                 manifests: kept,
             });
-            self.views.write().insert(def.id, Arc::new(view));
+            views.push(view);
         }
         self.parts.speed.open(stream.clone(), Arc::clone(&open.log), &inputs).await?;
         self.assert_own_log(&open)?;
-        self.start_stream(open);
-        Ok(())
+        Ok(Opened { stream: open, views })
+    }
+
+    /// Makes a stream and its views known.
+    fn publish(&self, opened: Opened) {
+        opened.views.into_iter().for_each(|view| self.add_view(view));
+        self.start_stream(opened.stream);
     }
 
     /// H6: a log that ends before what was counted and stored is another one, whose positions would be given out
@@ -162,10 +179,13 @@ impl Registry {
     /// Opens the logs and the master of a stream; nothing runs yet.
     pub(crate) async fn prepare_stream(&self, stream: &StreamDef) -> anyhow::Result<Arc<OpenStream>> {
         let parts = &self.parts;
-        let log = self.open_log(stream, RECORDS, stream.log_schema(), stream.partitions).await?;
         let letters = ingest::dead_letters::dead_letter_schema();
-        let dead_letters = self.open_log(stream, DEAD_LETTERS, letters, DEAD_LETTER_PARTITIONS).await?;
-        let receipts = self.open_log(stream, RECEIPTS, ingest::receipt_schema(), DEAD_LETTER_PARTITIONS).await?;
+        // at the same time: a broker takes its time for each
+        let (log, dead_letters, receipts) = tokio::try_join!(
+            self.open_log(stream, RECORDS, stream.log_schema(), stream.partitions),
+            self.open_log(stream, DEAD_LETTERS, letters, DEAD_LETTER_PARTITIONS),
+            self.open_log(stream, RECEIPTS, ingest::receipt_schema(), DEAD_LETTER_PARTITIONS),
+        )?;
         let master = Master::open_in(&parts.store, stream, Arc::clone(&parts.clock)).await?;
         let (speed, id) = (Arc::downgrade(&parts.speed), stream.id);
         let def = Arc::new(stream.clone());
@@ -215,31 +235,6 @@ impl Registry {
         Ok(log)
     }
 
-    async fn open_kafka_log(
-        &self,
-        stream: &StreamDef,
-        kind: &str,
-        schema: arrow::datatypes::SchemaRef,
-        partitions: u32,
-    ) -> anyhow::Result<Arc<dyn Log>> {
-        let sources = SourceStore::new(self.parts.store.clone(), stream.id);
-        let known = sources.log_topic(kind).await?;
-        let config = KafkaLogConfig {
-            cluster: self.parts.kafka.cluster(stream.transport.brokers.as_deref())?,
-            topic: paths::topic(stream.id, kind),
-            topic_id: known.as_ref().map(|known| known.topic_id),
-            tail_bytes_max: self.parts.limits.log_tail_bytes_max,
-            queue_bytes_max: self.parts.limits.ingest_bytes_in_flight_max,
-        };
-        let (topic, incarnation) = (config.topic.clone(), stream.incarnation);
-        let log =
-            tokio::task::spawn_blocking(move || KafkaLog::open(&config, schema, incarnation, partitions)).await??;
-        if known.is_none() {
-            sources.put_log_topic(kind, &LogTopic { format: 1, topic, topic_id: log.topic_id() }).await?;
-        }
-        Ok(log)
-    }
-
     /// Makes a stream known and lands it from now on.
     pub(crate) fn start_stream(&self, open: Arc<OpenStream>) {
         self.parts.tasks.spawn("landing", Arc::clone(&open.landing).run(open.stop.clone()));
@@ -252,6 +247,7 @@ impl Registry {
     /// Stops everything that works on a stream, and forgets it.
     pub(crate) async fn close_stream(&self, id: Uuid) {
         self.parts.speed.close(id);
+        self.waiting.write().remove(&id);
         let open = self.streams.write().remove(&id);
         if let Some(open) = open {
             open.stop.cancel();
@@ -344,11 +340,22 @@ impl Logs for Registry {
 
 impl ingest::service::Streams for Registry {
     fn stream(&self, name: &str) -> Option<Arc<StreamDef>> {
-        self.streams.read().values().find(|open| open.def.name == name).map(|open| Arc::clone(&open.def))
+        let open = self.streams.read().values().find(|open| open.def.name == name).map(|open| Arc::clone(&open.def));
+        open.or_else(|| self.waiting().into_iter().map(|waiting| waiting.def).find(|def| def.name == name))
     }
 
     fn names(&self) -> Vec<String> {
-        self.streams.read().values().map(|open| open.def.name.clone()).collect()
+        let open = self.streams();
+        let waiting = self.waiting();
+        open.iter()
+            .map(|open| &open.def)
+            .chain(waiting.iter().map(|waiting| &waiting.def))
+            .map(|def| def.name.clone())
+            .collect()
+    }
+
+    fn closed(&self, stream: Uuid) -> Option<Problem> {
+        self.waiting.read().get(&stream).map(Waiting::problem)
     }
 }
 

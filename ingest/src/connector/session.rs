@@ -26,6 +26,8 @@ impl Connector {
         }
         let epoch = self.epoch_of(&facts).await?;
         let mut places = self.places(&epoch, facts.partitions).await?;
+        // nothing is on its way between two sessions
+        self.receipts.count_letters().await.map_err(|error| error.problem())?;
         let reader = self.reader(&facts, &mut places).await?;
         self.note_progress(&places.next);
         self.read(reader, &epoch, &places, &facts).await

@@ -48,6 +48,11 @@ impl Book {
         self.boundaries.get(&(partition, bucket_us)).is_none_or(|known| offset < *known)
     }
 
+    /// Bad records, over all time.
+    pub(super) fn quarantined(&self) -> u64 {
+        self.counts.values().map(|counts| counts.quarantined).sum()
+    }
+
     /// A boundary that was found in the log of records.
     pub(super) fn fill(&mut self, boundary: &Entry) {
         let place = (boundary.partition.unwrap_or(NONE), boundary.at_us);

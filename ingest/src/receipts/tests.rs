@@ -112,3 +112,30 @@ async fn bucket_begins_at_its_first_record_whichever_receipt_is_there() {
     open().write(vec![Entry::boundary(0, 0, 0), Entry::boundary(0, BUCKET_US, 2)]).await.unwrap();
     assert_eq!(accepted(&open()).await, [(0, 1), (1, 2)]);
 }
+
+/// A log of dead letters with these append times.
+fn letters(times_us: &[i64]) -> Arc<MemoryLog> {
+    let letters = log(1);
+    for (base, time_us) in (0..).zip(times_us) {
+        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![*time_us]).with_timezone("UTC"));
+        let rows = RecordBatch::try_from_iter([(APPEND_TIME, times)]).unwrap();
+        letters.push(Frame { partition: 0, base, rows });
+    }
+    letters
+}
+
+/// The process ended between a dead letter and its receipt: the ledger has it all the same, once.
+#[tokio::test]
+async fn letters_without_a_receipt_are_counted_once() {
+    let (letters, rows) = (letters(&[1, 2, 3, BUCKET_US + 1]), log(1));
+    let open = || Receipts::new(log(2), Arc::clone(&letters) as Arc<dyn Log>, Arc::clone(&rows) as Arc<dyn Log>);
+    let first = open();
+    first.write(vec![Entry::quarantined(1, 1)]).await.unwrap();
+    for receipts in [&first, &first, &open()] {
+        receipts.count_letters().await.unwrap();
+        let intake = receipts.intake(&Cut::default()).await.unwrap();
+        let found: Vec<_> = intake.iter().map(|bucket| (bucket.bucket_us, bucket.counts.quarantined)).collect();
+        assert_eq!(found, [(0, 3), (BUCKET_US, 1)]);
+        assert!(intake.iter().all(|bucket| bucket.counts.balance() == 0));
+    }
+}

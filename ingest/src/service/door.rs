@@ -52,7 +52,10 @@ pub(crate) struct Prepared {
 
 impl Door {
     pub(crate) fn open(stream: Arc<StreamDef>, parts: &IngestParts) -> Result<Self, Problem> {
-        let closed = || Problem::new(Code::StorageUnavailable, format!("stream {}: its log is not open", stream.name));
+        let closed = || {
+            let detail = format!("stream {}: its log is not open", stream.name);
+            parts.streams.closed(stream.id).unwrap_or_else(|| Problem::new(Code::StorageUnavailable, detail))
+        };
         let log = parts.logs.log(stream.id).ok_or_else(closed)?;
         let dead_letters = parts.logs.dead_letters(stream.id).ok_or_else(closed)?;
         let receipts = parts.logs.receipts(stream.id).ok_or_else(closed)?;

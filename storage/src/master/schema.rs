@@ -58,7 +58,10 @@ fn delta_type(sql_type: SqlType) -> KernelResult<DataType> {
 
 /// How the files are written: dictionaries where values repeat (Parquet falls back by itself),
 /// differences for what rises, statistics for what readers prune by.
-pub(super) fn writer_properties(stream: &StreamDef) -> Result<WriterProperties, ParquetError> {
+///
+/// # Errors
+/// Never for a stream that could be created.
+pub fn writer_properties(stream: &StreamDef) -> Result<WriterProperties, ParquetError> {
     let mut builder = WriterProperties::builder()
         .set_created_by("bifold".to_string())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))

@@ -60,9 +60,18 @@ impl Broker {
     }
 
     pub(crate) fn script(&self, what: &str, extra: &str) {
+        self.script_with(what, extra, &std::process::id().to_string());
+    }
+
+    /// `kill -9`, and up again: who watches that it ends with this process does so already.
+    pub(crate) fn kill_and_start(&self) {
+        self.script_with("kill", "", "");
+        self.script_with("start", "", "");
+    }
+
+    fn script_with(&self, what: &str, extra: &str, watch: &str) {
         let port = self.port.expect("the shared broker is left alone").to_string();
-        let watch = std::process::id().to_string();
-        let environment = [("KAFKA_PORT", port.as_str()), ("KAFKA_WATCH", watch.as_str()), ("KAFKA_HEAP", "256m")];
+        let environment = [("KAFKA_PORT", port.as_str()), ("KAFKA_WATCH", watch), ("KAFKA_HEAP", "256m")];
         let done = Command::new(SCRIPT).arg(what).envs(environment).env("KAFKA_EXTRA", extra).output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{SCRIPT} {what} failed: {said}");

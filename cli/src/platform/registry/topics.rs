@@ -1,11 +1,14 @@
-//! Streams that are read from a topic: their connectors, and the partitions that a topic gets later.
+//! Topics: streams that are read from one, with the partitions that it gets later; and logs that are in one.
 
 use std::sync::{Arc, Weak};
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use ingest::{Connector, ConnectorParts, Grow};
+use schemas::documents::source::LogTopic;
 use schemas::{Problem, StreamDef};
-use storage::log::Log;
+use storage::log::{KafkaLog, KafkaLogConfig, Log};
+use storage::paths;
 use storage::source::SourceStore;
 use uuid::Uuid;
 
@@ -35,6 +38,32 @@ impl Registry {
             limits: self.parts.limits.clone(),
         };
         Ok(Some(Connector::open(parts).await?))
+    }
+
+    /// A log of a stream's in a topic of its own.
+    pub(super) async fn open_kafka_log(
+        &self,
+        stream: &StreamDef,
+        kind: &str,
+        schema: SchemaRef,
+        partitions: u32,
+    ) -> anyhow::Result<Arc<dyn Log>> {
+        let sources = SourceStore::new(self.parts.store.clone(), stream.id);
+        let known = sources.log_topic(kind).await?;
+        let config = KafkaLogConfig {
+            cluster: self.parts.kafka.cluster(stream.transport.brokers.as_deref())?,
+            topic: paths::topic(stream.id, kind),
+            topic_id: known.as_ref().map(|known| known.topic_id),
+            tail_bytes_max: self.parts.limits.log_tail_bytes_max,
+            queue_bytes_max: self.parts.limits.ingest_bytes_in_flight_max,
+        };
+        let (topic, incarnation) = (config.topic.clone(), stream.incarnation);
+        let log =
+            tokio::task::spawn_blocking(move || KafkaLog::open(&config, schema, incarnation, partitions)).await??;
+        if known.is_none() {
+            sources.put_log_topic(kind, &LogTopic { format: 1, topic, topic_id: log.topic_id() }).await?;
+        }
+        Ok(log)
     }
 }
 

@@ -222,7 +222,11 @@ impl StatementService {
 
     async fn add_view(&self, create: &CreateView, compiled: Compiled) -> Result<StatementAnswer, Problem> {
         let parts = &self.registry.parts;
-        let missing = || Problem::new(Code::NotFound, format!("stream {} is not open", compiled.stream.name));
+        let missing = || {
+            let detail = format!("stream {} is not open", compiled.stream.name);
+            let closed = ingest::service::Streams::closed(self.registry.as_ref(), compiled.stream.id);
+            closed.unwrap_or_else(|| Problem::new(Code::NotFound, detail))
+        };
         let speed = parts.speed.stream(compiled.stream.id).ok_or_else(missing)?;
         let id = Uuid::now_v7();
         let from = speed.add_view(id, &compiled.view)?;
