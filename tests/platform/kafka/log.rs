@@ -115,7 +115,7 @@ async fn log_whose_topic_was_made_again_takes_nothing() {
     assert!(matches!(opened, Err(StorageError::Damaged { .. })), "{opened:?}");
 }
 
-async fn create(client: &Client, broker: &Broker) {
+pub(super) async fn create(client: &Client, broker: &Broker) {
     let sql = format!(
         "CREATE STREAM s (id TEXT NOT NULL, k INT, n BIGINT, at TIMESTAMPTZ NOT NULL, PRIMARY KEY (id),
          WATERMARK FOR at AS at) WITH (log = 'kafka', partitions = 3, brokers = '{}')",
@@ -125,7 +125,7 @@ async fn create(client: &Client, broker: &Broker) {
     client.sql("CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS c, sum(n) AS s FROM s GROUP BY k").await;
 }
 
-fn body(ids: std::ops::Range<u64>) -> Vec<u8> {
+pub(super) fn body(ids: std::ops::Range<u64>) -> Vec<u8> {
     let line = |id| [super::broker::event(id), b"\n".to_vec()].concat();
     ids.flat_map(line).collect()
 }

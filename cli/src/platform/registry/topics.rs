@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use ingest::{Connector, ConnectorParts, Grow};
 use schemas::{Problem, StreamDef};
+use storage::layers::{BacklogSize, Backlogs};
 use storage::log::Log;
 use storage::source::SourceStore;
 use uuid::Uuid;
@@ -33,8 +34,19 @@ impl Registry {
             grow: Arc::new(Growth(Weak::clone(&self.this))),
             clock: Arc::clone(&self.parts.clock),
             limits: self.parts.limits.clone(),
+            backlogs: Some(Arc::new(Backlog(Weak::clone(&self.this)))),
+            ids_folder: Some(self.parts.folder.topic_ids(stream.id)),
         };
         Ok(Some(Connector::open(parts).await?))
+    }
+}
+
+/// The registry has the connector that asks it.
+struct Backlog(Weak<Registry>);
+
+impl Backlogs for Backlog {
+    fn backlog(&self, stream: Uuid) -> Option<BacklogSize> {
+        self.0.upgrade()?.backlog(stream)
     }
 }
 
