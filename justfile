@@ -47,3 +47,11 @@ s3 WHAT:
 # a real schema registry on loopback, likewise
 schema-registry WHAT:
     infra/components/schema-registry.sh {{WHAT}}
+
+# bytes of others, mutated for so long: json | bodies | files | log | documents | deltas | batch_views | ddl | http | folder
+fuzz TARGET SECONDS="60":
+    BIFOLD_FUZZ_ONLY={{TARGET}} BIFOLD_FUZZ_SECONDS={{SECONDS}} cargo test -p tests --test platform fuzz:: -- --nocapture
+
+# far more events than can be taken, for so long: memory, refusals, drain time
+flood SECONDS="60":
+    BIFOLD_FLOOD_SECONDS={{SECONDS}} cargo test -p tests --test platform pressure::flood -- --nocapture

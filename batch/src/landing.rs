@@ -14,6 +14,7 @@ use schemas::column::APPEND_TIME;
 use schemas::{Cut, Limits, Offset, Partition, Problem, StreamDef};
 use storage::StorageError;
 use storage::clock::Clock;
+use storage::layers::BacklogSize;
 use storage::log::{Frame, Log};
 use storage::master::Master;
 use tokio::time::Instant;
@@ -64,6 +65,8 @@ pub struct Landing {
     turn: tokio::sync::Mutex<()>,
     /// Bytes in memory that a record took in the last landing.
     record_bytes: Mutex<usize>,
+    /// Where the backlog began when it was looked at last, and since when.
+    backlog_from: Mutex<(Cut, Instant)>,
 }
 
 impl std::fmt::Debug for Landing {
@@ -75,7 +78,21 @@ impl std::fmt::Debug for Landing {
 impl Landing {
     /// A landing that does nothing until it is run or asked.
     pub fn new(parts: LandingParts) -> Self {
-        Self { parts, turn: tokio::sync::Mutex::new(()), record_bytes: Mutex::new(RECORD_BYTES_GUESS) }
+        let backlog_from = Mutex::new((Cut::default(), Instant::now()));
+        Self { parts, turn: tokio::sync::Mutex::new(()), record_bytes: Mutex::new(RECORD_BYTES_GUESS), backlog_from }
+    }
+
+    /// What the log has to keep: records that have not landed, or are in no checkpoint of speed's.
+    pub fn backlog(&self) -> BacklogSize {
+        let landed = self.parts.master.landed();
+        let from = (self.parts.durable)().map_or_else(|| landed.clone(), |durable| landed.meet(&durable));
+        let records = from.records_until(&self.parts.log.head());
+        let bytes = records.saturating_mul(*self.record_bytes.lock() as u64);
+        let mut stands = self.backlog_from.lock();
+        if records == 0 || !stands.0.same_position(&from) {
+            *stands = (from, Instant::now());
+        }
+        BacklogSize { bytes, stands_for: stands.1.elapsed() }
     }
 
     /// The master that it lands into.

@@ -189,7 +189,7 @@ impl RunService {
             .catalog
             .update(|catalog| {
                 let id = catalog.next_run;
-                catalog.next_run += 1;
+                catalog.next_run = catalog.next_run.saturating_add(1);
                 Ok(id)
             })
             .await?;

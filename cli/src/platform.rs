@@ -14,6 +14,7 @@ mod health;
 mod http;
 mod intake;
 mod internal;
+mod listener;
 mod no_queries;
 mod reader;
 mod registry;
@@ -241,6 +242,7 @@ async fn wire(
         snapshots: Some(Arc::clone(&speed) as _),
         clock: Arc::clone(&clock),
         limits: limits.clone(),
+        backlogs: Some(Arc::clone(&registry) as _),
         ids_folder: Some(Arc::new(move |stream| logs.ids(stream))),
     });
     let intake: Arc<dyn storage::layers::Intake> =

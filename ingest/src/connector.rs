@@ -16,6 +16,7 @@ mod intake;
 mod places;
 mod session;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use schemas::{Cut, Limits, Problem, StreamDef};
 use storage::StorageError;
 use storage::clock::Clock;
 use storage::kafka::KafkaConfig;
-use storage::layers::SourceStatus;
+use storage::layers::{Backlogs, SourceStatus};
 use storage::log::Log;
 use storage::source::SourceStore;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,7 @@ use uuid::Uuid;
 
 use self::book::Book;
 use crate::admission::{Admission, Memory};
+use crate::backlog::Backlog;
 use crate::dead_letters::DeadLetters;
 use crate::receipts::Receipts;
 
@@ -69,6 +71,10 @@ pub struct ConnectorParts {
     pub clock: Arc<dyn Clock>,
     /// Bounds.
     pub limits: Limits,
+    /// Whether the layers behind the log keep up; none: nobody asks.
+    pub backlogs: Option<Arc<dyn Backlogs>>,
+    /// Where the ids go that memory has no room for; nobody else uses it.
+    pub ids_folder: Option<PathBuf>,
 }
 
 /// The way from one topic into one stream.
@@ -78,6 +84,7 @@ pub struct Connector {
     admission: Arc<Admission>,
     letters: DeadLetters,
     receipts: Receipts,
+    backlog: Backlog,
     book: tokio::sync::Mutex<Book>,
     status: Mutex<SourceStatus>,
 }
@@ -105,8 +112,11 @@ impl Connector {
         };
         let clock = || Arc::clone(&parts.clock);
         let (stream, log) = (Arc::clone(&parts.stream), Arc::clone(&parts.log));
-        let ids_max = parts.limits.dedup_ids_max;
-        let memory = Memory { ids_in_memory_max: ids_max, ids_max, folder: None };
+        let memory = Memory {
+            ids_in_memory_max: parts.limits.dedup_ids_in_memory_max,
+            ids_max: parts.limits.dedup_ids_max,
+            folder: parts.ids_folder.clone(),
+        };
         Ok(Arc::new(Self {
             topic,
             admission: Arc::new(Admission::new(stream, log, clock(), memory)),
@@ -116,6 +126,7 @@ impl Connector {
                 Arc::clone(&parts.receipts),
             ),
             letters: DeadLetters::new(Arc::clone(&parts.dead_letters), clock(), parts.limits.record_bytes_max),
+            backlog: Backlog::new(parts.backlogs.clone(), &parts.limits),
             book: tokio::sync::Mutex::new(book),
             status: Mutex::new(status),
             parts,

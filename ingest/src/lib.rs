@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 pub mod admission;
+mod backlog;
 pub mod connector;
 pub mod dead_letters;
 pub mod decode;

@@ -42,10 +42,19 @@ pub fn inflate(body: Bytes, encoding: Encoding, bytes_max: usize) -> Result<Byte
         Encoding::Identity => Ok(body),
         Encoding::Gzip => read_bounded(flate2::bufread::MultiGzDecoder::new(&body[..]), body.len(), bytes_max),
         Encoding::Zstd => {
-            let reader = zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(|e| cannot_inflate(&e))?;
+            let mut reader = zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(|e| cannot_inflate(&e))?;
+            // a frame of a few bytes may ask for a window of any size
+            reader.window_log_max(window_log(bytes_max)).map_err(|e| cannot_inflate(&e))?;
             read_bounded(reader, body.len(), bytes_max)
         }
     }
+}
+
+/// The smallest window, as a power of two, that a whole body fits in.
+fn window_log(bytes_max: usize) -> u32 {
+    const SMALLEST: u32 = 20;
+    const LARGEST: u32 = 27;
+    bytes_max.next_power_of_two().ilog2().clamp(SMALLEST, LARGEST)
 }
 
 fn read_bounded(reader: impl Read, compressed_bytes: usize, bytes_max: usize) -> Result<Bytes, Problem> {

@@ -17,11 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use schemas::freshness::IngestAnswer;
-use schemas::limits::DEAD_LETTERS_AT_ONCE;
+use schemas::limits::{DEAD_LETTERS_AT_ONCE, LOG_STALLED_MS, REQUEST_BYTES};
 use schemas::problem::did_you_mean;
 use schemas::{Code, Cut, IntakeBucket, Limits, Offset, Partition, Problem, StreamDef};
 use storage::clock::Clock;
-use storage::layers::{Logs, Snapshots};
+use storage::layers::{Backlogs, Logs, Snapshots};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -37,6 +37,8 @@ use crate::identity::{Identity, partition};
 use crate::payload::{Encoding, Format};
 use crate::times::Timing;
 
+/// Dead letters that are in memory while many are looked at.
+const LETTERS_OF_A_PAGE: usize = 256;
 /// How long `wait=visible` waits.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -94,6 +96,8 @@ pub struct IngestParts {
     pub clock: Arc<dyn Clock>,
     /// Bounds.
     pub limits: Limits,
+    /// Whether the layers behind the log keep up; none: nobody asks.
+    pub backlogs: Option<Arc<dyn Backlogs>>,
     /// Folder for the ids of each stream that memory has no room for; none: they all stay in memory.
     pub ids_folder: Option<IdsFolder>,
 }
@@ -124,7 +128,7 @@ impl IngestService {
     pub fn new(parts: IngestParts) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
-            in_flight: InFlight::new(parts.limits.ingest_bytes_in_flight_max),
+            in_flight: InFlight::new(parts.limits.ingest_bytes_in_flight_max, REQUEST_BYTES),
             parts,
             doors: Mutex::default(),
             answers: Answers::default(),
@@ -176,6 +180,7 @@ impl IngestService {
         reservation: Reservation,
     ) -> Result<IngestAnswer, Problem> {
         let door = self.writable_door(stream)?;
+        let patience = self.patience(&options);
         let service = Arc::clone(self);
         let work = self.tasks.spawn(async move {
             let Some(key) = options.idempotency_key.clone() else {
@@ -185,10 +190,17 @@ impl IngestService {
             let work = || service.carry_out(&door, payload, &options, reservation);
             service.answers.once(door.stream.id, &key, fingerprint, work).await
         });
-        work.await.unwrap_or_else(|error| {
+        let Ok(ended) = tokio::time::timeout(patience, work).await else { return Err(unknown_outcome(stream)) };
+        ended.unwrap_or_else(|error| {
             tracing::error!(%error, stream, "an ingest request panicked");
             Err(Problem::new(Code::Internal, "ingest: the request failed; it may be sent again"))
         })
+    }
+
+    /// How long a request waits for its end. Its work goes on after that, and holds its memory.
+    fn patience(&self, options: &IngestOptions) -> Duration {
+        let visible = if options.wait_visible { VISIBLE_TIMEOUT } else { Duration::ZERO };
+        Duration::from_millis(self.parts.limits.ingest_timeout_ms).saturating_add(visible)
     }
 
     /// Forgets what is in memory of a dropped stream.
@@ -233,14 +245,24 @@ impl IngestService {
         Ok(letters.into_iter().map(|letter| (replayed.get(&letter.offset).copied(), letter)).map(swap).collect())
     }
 
-    /// The newest dead letters, at most [`DEAD_LETTERS_AT_ONCE`] of them, in order.
+    /// Visits the newest dead letters, at most [`DEAD_LETTERS_AT_ONCE`] of them, in order; a page of them is in memory.
     ///
     /// # Errors
     /// `not_found`; the log failed.
-    pub async fn newest_dead_letters(&self, stream: &str) -> Result<Vec<(Letter, Option<i64>)>, Problem> {
+    pub async fn visit_newest_dead_letters(
+        &self,
+        stream: &str,
+        mut visit: impl FnMut(&Letter, Option<i64>) + Send,
+    ) -> Result<(), Problem> {
         let kept = self.door(stream)?.dead_letters.kept();
-        let from = kept.start.max(kept.end.saturating_sub(DEAD_LETTERS_AT_ONCE as u64));
-        self.dead_letters(stream, from, DEAD_LETTERS_AT_ONCE).await
+        let mut from = kept.start.max(kept.end.saturating_sub(DEAD_LETTERS_AT_ONCE as u64));
+        while from < kept.end {
+            let page = self.dead_letters(stream, from, LETTERS_OF_A_PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            from = last.offset + 1;
+            page.iter().for_each(|(letter, replayed_us)| visit(letter, *replayed_us));
+        }
+        Ok(())
     }
 
     /// The ledger of a stream's intake; `landed` is the end of its master.
@@ -272,9 +294,13 @@ impl IngestService {
         options: &IngestOptions,
         mut reservation: Reservation,
     ) -> Result<IngestAnswer, Problem> {
-        let decoded = {
+        if !options.check {
+            door.backlog.check(&door.stream)?;
+        }
+        reservation.hold(payload.bytes.len())?;
+        let (decoded, _reservation) = {
             let _core = self.cores.acquire().await.map_err(|_| Problem::new(Code::Cancelled, "ingest: is stopping"))?;
-            door.prepare(payload, options, &mut reservation).await?
+            door.prepare(payload, options, reservation).await?
         };
         if options.check {
             return Ok(door.check(decoded));
@@ -311,6 +337,15 @@ impl IngestService {
         doors.insert(door.stream.id, Arc::clone(&door));
         Ok(door)
     }
+}
+
+/// The request has not ended in time, and may yet end either way.
+fn unknown_outcome(stream: &str) -> Problem {
+    let detail =
+        format!("stream {stream}: the log has not answered in time; whether the events are in it is not known");
+    Problem::new(Code::StorageUnavailable, detail)
+        .with_hint("send them again: an event with an id that is in the log already is not counted twice")
+        .with_retry_after(LOG_STALLED_MS / 1_000)
 }
 
 fn swap<A, B>((a, b): (A, B)) -> (B, A) {

@@ -23,6 +23,7 @@ use std::ops::Range;
 use schemas::column::ColumnDef;
 use schemas::{Code, Limits, Problem, SqlType, StreamDef};
 
+use crate::decode::time::in_range;
 use crate::decode::{Decoded, decode};
 
 /// The field of a record that holds its age when it was sent, by a monotonic clock.
@@ -100,7 +101,8 @@ pub(crate) fn correct(
         }
         (None, None, None) => known(created_us, "client", None),
     };
-    if corrected.time_us <= latest_us {
+    // a time that no TIMESTAMPTZ has (an age of a million years) is as wrong as one that is to come
+    if corrected.time_us <= latest_us && in_range(corrected.time_us).is_some() {
         return corrected;
     }
     Corrected { time_us: received_us, method: clamped(corrected.method), uncertainty_us: None }

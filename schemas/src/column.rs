@@ -85,6 +85,17 @@ pub enum SqlType {
 }
 
 impl SqlType {
+    /// Bytes that a value takes in an Arrow column; of a text its view.
+    pub fn value_bytes(self) -> usize {
+        match self {
+            Self::Boolean => 1,
+            Self::SmallInt => 2,
+            Self::Int | Self::Real | Self::Date => 4,
+            Self::BigInt | Self::Double | Self::TimestampTz => 8,
+            Self::Numeric { .. } | Self::Text | Self::Json => 16,
+        }
+    }
+
     /// The one Arrow type that this SQL type has everywhere in memory.
     pub fn arrow(self) -> DataType {
         match self {

@@ -2,6 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Bytes that a request takes besides its body: bounds how many of them are in flight.
+pub const REQUEST_BYTES: usize = 16_384;
+/// Bytes of answers that are remembered for their `Idempotency-Key`.
+pub const REMEMBERED_ANSWERS_BYTES: usize = 16 * 1_048_576;
+/// Bytes of frames that one read of a log's files takes into memory, unless one frame is larger.
+pub const LOG_READ_BYTES: usize = 16 * 1_048_576;
+/// Milliseconds that a log may take for one write before it takes nothing new.
+pub const LOG_STALLED_MS: u64 = 5_000;
+/// Seconds: no `Retry-After` is longer.
+pub const RETRY_AFTER_MAX_S: u64 = 60;
 /// Columns of a stream.
 pub const COLUMNS_MAX: usize = 1_000;
 /// Bytes of a name.
@@ -49,8 +59,12 @@ pub struct Limits {
     pub record_bytes_max: usize,
     /// Nesting of one record.
     pub record_depth_max: usize,
-    /// Bytes of bodies that are being decoded or wait for the log, over all requests.
+    /// Bytes of bodies, and of the rows made of them, that are being decoded or wait for the log, over all requests.
     pub ingest_bytes_in_flight_max: usize,
+    /// Milliseconds that a request waits for the log; what became of its events is then not known to it.
+    pub ingest_timeout_ms: u64,
+    /// Bytes of records, per stream, that are not in the master or in no checkpoint yet: more are refused.
+    pub log_backlog_bytes_max: usize,
     /// Ids remembered for de-duplication, per stream: on disk 24 bytes each, and 10 bits of memory.
     pub dedup_ids_max: usize,
     /// Of those, ids that are in memory, about 40 bytes each.
@@ -75,10 +89,14 @@ pub struct Limits {
     pub runs_kept: usize,
     /// Bytes that a query may use.
     pub query_memory_bytes: usize,
+    /// Bytes that all queries together may use.
+    pub queries_memory_bytes: usize,
     /// Milliseconds that a query may take.
     pub query_timeout_ms: u64,
     /// Rows that a query returns unless it asks for fewer.
     pub query_rows_max: usize,
+    /// Connections at the same time; more wait until one of them ends.
+    pub connections_at_once: usize,
     /// Queries at the same time; more get 429.
     pub queries_at_once: usize,
     /// Milliseconds that a corrected event time may lie after the time of its arrival; later ones are clamped.
@@ -99,6 +117,8 @@ impl Default for Limits {
             record_bytes_max: MIB,
             record_depth_max: 64,
             ingest_bytes_in_flight_max: 256 * MIB,
+            ingest_timeout_ms: 30_000,
+            log_backlog_bytes_max: 8_192 * MIB,
             dedup_ids_max: 1_073_741_824,
             dedup_ids_in_memory_max: 8_388_608,
             log_tail_bytes_max: 64 * MIB,
@@ -111,8 +131,10 @@ impl Default for Limits {
             runs_at_once: 1,
             runs_kept: 2,
             query_memory_bytes: 1_024 * MIB,
+            queries_memory_bytes: 4_096 * MIB,
             query_timeout_ms: 60_000,
             query_rows_max: 100_000,
+            connections_at_once: 1_024,
             queries_at_once: 64,
             event_time_ahead_max_ms: 300_000,
             log_retention_ms: 7 * 24 * 3_600_000,

@@ -54,7 +54,8 @@ impl Cut {
 
     /// How many records lie in `[self, to)`; partitions where `to` is behind count 0.
     pub fn records_until(&self, to: &Self) -> u64 {
-        (0..self.partitions_of(to)).map(|p| to.offset(p).saturating_sub(self.offset(p))).sum()
+        let between = |p| to.offset(p).saturating_sub(self.offset(p));
+        (0..self.partitions_of(to)).map(between).fold(0, u64::saturating_add)
     }
 
     /// Per partition the larger offset.
@@ -76,7 +77,7 @@ impl Cut {
 
     /// Records below the cut, over all partitions.
     pub fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.0.iter().copied().fold(0, u64::saturating_add)
     }
 }
 

@@ -123,6 +123,12 @@ impl StreamDef {
         self.columns.iter().filter(|column| !is_reserved(&column.name))
     }
 
+    /// Bytes that a row takes in memory at least, beside texts that are too long to stand in their column.
+    pub fn row_bytes(&self) -> usize {
+        let nulls = self.columns.len().div_ceil(8);
+        nulls + self.columns.iter().map(|column| column.sql_type.value_bytes()).sum::<usize>()
+    }
+
     /// Index of a declared column.
     pub fn column_index(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)

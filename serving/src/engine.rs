@@ -3,6 +3,7 @@
 mod coverage;
 mod execute;
 mod history;
+mod memory;
 mod request;
 mod resolve;
 mod tables;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::scalar::ScalarValue;
 use schemas::freshness::{Freshness, Statistics};
@@ -34,6 +36,7 @@ use crate::parts::Parts;
 use crate::source::{Layer, STORE_URL};
 use crate::system;
 use coverage::{LateCounts, assert_fresh};
+use memory::QueryMemory;
 
 /// Answers queries over views, static tables and the system's own tables.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub struct QueryEngine {
     /// The store, with the checksums of batch views.
     files: Arc<CheckedStore>,
     running: Semaphore,
+    /// Of all queries.
+    memory: Arc<GreedyMemoryPool>,
     late: LateCounts,
     lookup: Lookup,
 }
@@ -58,10 +63,12 @@ impl QueryEngine {
         let base = base_session(Arc::clone(&files))?;
         let running = Semaphore::new(parts.limits.queries_at_once.max(1));
         let lookup = Lookup::new(parts.store.clone());
+        let memory = Arc::new(GreedyMemoryPool::new(parts.limits.queries_memory_bytes));
         Ok(Arc::new(Self {
             base,
             files,
             running,
+            memory,
             lookup,
             parts,
             history: History::default(),
@@ -146,7 +153,9 @@ impl QueryEngine {
         let catalog = self.parts.catalogs.current();
         let prepared = self.prepare(&catalog, request, timeout).await?;
         assert_fresh(&self.parts, &prepared.covered, request.max_staleness).await?;
-        let executed = self.execute(&prepared, self.row_limit(request)).await.map_err(|e| sql_problem(&e, request))?;
+        let memory = QueryMemory::new(self.parts.limits.query_memory_bytes, &self.memory);
+        let executed = self.execute(&prepared, self.row_limit(request), &memory).await;
+        let executed = executed.map_err(|e| if memory.is_crowded() { crowded() } else { sql_problem(&e, request) })?;
         let freshness = freshness(&self.parts, &prepared.covered, &self.late).await;
         Ok(QueryAnswer {
             freshness: Freshness { complete: freshness.complete && !prepared.cut, ..freshness },
@@ -184,6 +193,10 @@ impl QueryEngine {
             statistics: statistics(found.cells_read, found.bytes_read),
         }))
     }
+}
+
+fn crowded() -> Problem {
+    Problem::new(Code::Overloaded, "the queries that are running use all memory that queries may use")
 }
 
 fn timed_out(timeout: Duration) -> Problem {

@@ -1,5 +1,6 @@
 //! The HTTP door: `/v1/sql`, `/v1/views`, `/v1/streams`, `/v1/runs`, `/v1/status` (INTERFACES §2).
 
+mod bodies;
 mod certificates;
 mod conditions;
 mod filter;
@@ -19,6 +20,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use serde::Serialize;
@@ -50,6 +52,7 @@ type Answer = Result<Response, HttpProblem>;
 /// All routes of serving. `cli` merges them with ingest's and adds tokens, health and metrics.
 pub fn router(state: HttpState) -> Router {
     let body_bytes_max = state.engine.parts.limits.body_bytes_max;
+    let bodies = bodies::Bodies::new(body_bytes_max);
     Router::new()
         .route("/v1/sql", post(sql::post).get(sql::get))
         .route("/v1/views", get(views::list).post(views::create))
@@ -65,6 +68,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/v1/status", get(status::status))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(middleware::from_fn_with_state(bodies, bodies::admit))
         .with_state(state)
 }
 

@@ -121,17 +121,17 @@ impl StreamSpeed {
 
     fn move_tails(&self, base: &mut Base) {
         let partitions = self.parts.log.partitions();
-        let mut to = Cut::zero(partitions);
+        // between two rounds: every shard has all that lies below these positions
+        let reached = self.reached.lock();
+        let to = reached.next.clone();
         let mut tails: BTreeMap<Uuid, Sealed> = BTreeMap::new();
         self.for_each_shard(|shard| {
             shard.seal();
-            shard.positions().iter().for_each(|(partition, next)| to.set(*partition, *next));
             for (id, mine) in shard.take_tails() {
-                let tail = tails.entry(id).or_default();
-                tail.states.extend(mine.states);
-                tail.ledger.extend(mine.ledger);
+                tails.entry(id).or_default().add(mine);
             }
         });
+        drop(reached);
         self.note_failures(base);
         let from = base.sealed.clone();
         if to.same_position(&from) {
@@ -158,11 +158,7 @@ impl StreamSpeed {
     }
 
     fn event_times(&self) -> Vec<Option<i64>> {
-        let mut times = vec![None; self.parts.log.partitions() as usize];
-        self.for_each_shard(|shard| {
-            shard.max_event_time_us().iter().for_each(|(partition, time)| times[*partition as usize] = *time);
-        });
-        times
+        self.reached.lock().max_event_time_us.clone()
     }
 
     fn header(
@@ -213,7 +209,7 @@ impl StreamSpeed {
     fn finish_checkpoint(&self, header: DeltaHeader, ranges: BTreeMap<Uuid, Arc<RangeStates>>) {
         let mut base = self.base.lock();
         base.durable = header.to.clone();
-        base.next_checkpoint = header.last_checkpoint + 1;
+        base.next_checkpoint = header.last_checkpoint.saturating_add(1);
         base.in_flight.clear();
         let known: BTreeMap<_, _> = ranges.into_iter().filter(|(id, _)| base.views.contains_key(id)).collect();
         base.links.push(Link { header: Arc::new(header), views: known });

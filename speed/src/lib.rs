@@ -2,7 +2,7 @@
 //! readers in milliseconds, and checkpoints them as deltas.
 //!
 //! ```text
-//!  log ──frames──► shards (one fold per core) ──seal──► tail ──checkpoint──► delta ──merge──► fewer deltas
+//!  log ──frames──► pieces ──► shards (one per core) ──seal──► tail ──checkpoint──► delta ──merge──► fewer deltas
 //!                                                        └──────────── one snapshot per stream ◄──┘
 //! ```
 //!
@@ -12,6 +12,7 @@
 mod chain;
 mod checkpoint;
 mod compact;
+mod fold;
 mod publish;
 mod recover;
 mod service;

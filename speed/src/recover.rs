@@ -31,7 +31,7 @@ pub(crate) async fn recover(parts: Parts, views: &[ViewInput], shards: usize) ->
     }
     let times = chain.last().map(|last| last.header.max_event_time_us.clone()).unwrap_or_default();
     let mut base = Base {
-        next_checkpoint: chain.last().map_or(0, |last| last.header.last_checkpoint + 1),
+        next_checkpoint: chain.last().map_or(0, |last| last.header.last_checkpoint.saturating_add(1)),
         views: states,
         sealed: durable.clone(),
         durable: durable.clone(),

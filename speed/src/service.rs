@@ -48,7 +48,7 @@ impl std::fmt::Debug for SpeedService {
 }
 
 impl SpeedService {
-    /// A speed layer without streams; `shards` fold loops a stream (one per core).
+    /// A speed layer without streams; a stream is folded on so many `shards` (one per core).
     pub fn new(deltas: DeltaStore, clock: Arc<dyn Clock>, limits: Limits, shards: usize) -> Arc<Self> {
         // bounded by the number of streams: one message for each
         let (opened, to_start) = mpsc::unbounded_channel();
@@ -136,9 +136,7 @@ impl SpeedService {
 }
 
 fn start(tasks: &mut JoinSet<Result<(), Problem>>, open: &Open) {
-    for shard in 0..open.stream.shard_count() {
-        tasks.spawn(Arc::clone(&open.stream).fold_loop(shard, open.stop.clone()));
-    }
+    tasks.spawn(Arc::clone(&open.stream).fold_loop(open.stop.clone()));
     tasks.spawn(Arc::clone(&open.stream).checkpoint_loop(open.stop.clone()));
 }
 

@@ -1,12 +1,10 @@
-//! A shard: the partitions of a stream that one fold loop works on.
+//! A shard: the states that one core folds records into.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::max;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::array::RecordBatch;
 use operators::{Folder, View, evidence, states};
 use schemas::{Cut, LedgerCounts, Offset, Partition, Problem};
 use storage::log::Frame;
@@ -15,14 +13,10 @@ use uuid::Uuid;
 /// Tail batches are merged when the older is at most so many times as large: a reader then sees a few.
 const TIER_RATIO: usize = 2;
 
-/// What one shard folds.
+/// What one shard folds: any records of the stream, each record in one shard. States add up, so which one it was
+/// does not matter.
+#[derive(Default)]
 pub(crate) struct Shard {
-    /// Next offset of each of its partitions.
-    next: BTreeMap<Partition, Offset>,
-    /// Largest event time of each, microseconds.
-    max_event_time_us: BTreeMap<Partition, Option<i64>>,
-    /// Index of the event-time column in the log schema.
-    time_column: Option<usize>,
     views: BTreeMap<Uuid, ShardView>,
 }
 
@@ -35,8 +29,11 @@ struct ShardView {
     sealed: Vec<RecordBatch>,
     ledger: BTreeMap<Partition, LedgerCounts>,
     /// Why it can no longer be folded.
-    failed: Option<Problem>,
+    failed: Option<Failure>,
 }
+
+/// Where a frame that cannot be folded begins, and why it cannot be.
+pub(crate) type Failure = ((Partition, Offset), Problem);
 
 /// The states of one view since the last checkpoint.
 #[derive(Debug, Default, Clone)]
@@ -45,11 +42,17 @@ pub(crate) struct Sealed {
     pub(crate) ledger: BTreeMap<Partition, LedgerCounts>,
 }
 
-impl Shard {
-    pub(crate) fn new(next: BTreeMap<Partition, Offset>, time_column: Option<usize>) -> Self {
-        Self { next, max_event_time_us: BTreeMap::new(), time_column, views: BTreeMap::new() }
+impl Sealed {
+    /// Adds what another shard has; both may have records of one partition.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.states.extend(other.states);
+        for (partition, counts) in other.ledger {
+            self.ledger.entry(partition).or_default().add(&counts);
+        }
     }
+}
 
+impl Shard {
     pub(crate) fn add_view(&mut self, id: Uuid, view: &Arc<View>, start: &Cut) -> Result<(), Problem> {
         let folder = Folder::new(view)?;
         let view = ShardView {
@@ -64,78 +67,37 @@ impl Shard {
         Ok(())
     }
 
-    /// A partition to fold from its beginning; one that is known stays as it is.
-    pub(crate) fn add_partition(&mut self, partition: Partition) {
-        self.next.entry(partition).or_insert(0);
-        self.max_event_time_us.entry(partition).or_insert(None);
-    }
-
     pub(crate) fn remove_view(&mut self, id: Uuid) {
         self.views.remove(&id);
     }
 
-    pub(crate) fn next(&self, partition: Partition) -> Offset {
-        self.next.get(&partition).copied().unwrap_or(0)
-    }
-
-    /// Everything below it is folded, in the shard's own partitions.
-    pub(crate) fn positions(&self) -> &BTreeMap<Partition, Offset> {
-        &self.next
-    }
-
-    pub(crate) fn max_event_time_us(&self) -> &BTreeMap<Partition, Option<i64>> {
-        &self.max_event_time_us
-    }
-
-    pub(crate) fn set_max_event_time(&mut self, partition: Partition, time_us: Option<i64>) {
-        self.max_event_time_us.insert(partition, time_us);
-    }
-
-    /// Folds frames of the shard's partitions into every view. A view that fails does so alone.
-    pub(crate) fn fold(&mut self, frames: &[Frame]) {
-        for frame in frames {
-            self.fold_frame(frame);
-        }
-    }
-
-    fn fold_frame(&mut self, frame: &Frame) {
-        let next = self.next(frame.partition);
-        let Some(frame) = frame.clip(&(next..Offset::MAX)) else { return };
-        assert!(frame.base == next, "partition {}: {} follows {next}", frame.partition, frame.base);
+    /// Folds a frame into every view. A view that fails does so alone.
+    pub(crate) fn fold(&mut self, frame: &Frame) {
         let mut positions = Positions::default();
         for view in self.views.values_mut().filter(|view| view.failed.is_none()) {
-            if let Err(problem) = view.fold(&frame, &mut positions) {
-                view.fail(problem);
+            if let Err(problem) = view.fold(frame, &mut positions) {
+                view.fail((frame.partition, frame.base), problem);
             }
         }
-        self.note_event_time(&frame);
-        self.next.insert(frame.partition, frame.end());
     }
 
-    /// Views that can no longer be folded, and why.
-    pub(crate) fn failures(&self) -> Vec<(Uuid, Problem)> {
+    /// Views that can no longer be folded: at which frame, and why.
+    pub(crate) fn failures(&self) -> Vec<(Uuid, Failure)> {
         self.views.iter().filter_map(|(id, view)| Some((*id, view.failed.clone()?))).collect()
     }
 
     /// Folds a view no longer.
     pub(crate) fn fail_view(&mut self, id: Uuid, problem: &Problem) {
         if let Some(view) = self.views.get_mut(&id).filter(|view| view.failed.is_none()) {
-            view.fail(problem.clone());
+            view.fail((0, 0), problem.clone());
         }
-    }
-
-    fn note_event_time(&mut self, frame: &Frame) {
-        let Some(column) = self.time_column else { return };
-        let times = frame.rows.column(column).as_primitive::<TimestampMicrosecondType>();
-        let largest = self.max_event_time_us.entry(frame.partition).or_default();
-        *largest = (*largest).max(max(times));
     }
 
     /// Moves what every view folded into its tail.
     pub(crate) fn seal(&mut self) {
         for view in self.views.values_mut().filter(|view| view.failed.is_none()) {
             if let Err(problem) = view.seal() {
-                view.fail(problem);
+                view.fail((0, 0), problem);
             }
         }
     }
@@ -166,8 +128,8 @@ impl Shard {
 
 impl ShardView {
     /// What was folded lacks the record that cannot be: nothing of it is kept.
-    fn fail(&mut self, problem: Problem) {
-        self.failed = Some(problem);
+    fn fail(&mut self, at: (Partition, Offset), problem: Problem) {
+        self.failed = Some((at, problem));
         self.sealed.clear();
         self.ledger.clear();
         let _ = self.folder.take();

@@ -2,28 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use schemas::documents::manifest::Manifest;
-use schemas::{Code, Cut, Limits, Partition, Problem, StreamDef};
+use schemas::{Code, Cut, Limits, Problem, StreamDef};
 use storage::clock::Clock;
 use storage::deltas::DeltaStore;
 use storage::log::Log;
 use storage::snapshot::{RangeStates, StreamSnapshot};
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::chain::{Base, ViewState, ledger_vector};
+use crate::fold::Reached;
 use crate::shard::{Sealed, Shard};
 
 /// A reader that names no position waits at most so long for the fold to catch up with the log.
 const CATCH_UP: Duration = Duration::from_millis(250);
-
-/// Rows that one read of the log asks for.
-const READ_ROWS: usize = schemas::limits::MICRO_BATCH_ROWS;
 
 /// A view as the speed layer needs it.
 #[derive(Debug, Clone)]
@@ -51,12 +49,16 @@ pub(crate) struct Parts {
 /// The speed layer of one stream.
 pub struct StreamSpeed {
     pub(crate) parts: Parts,
-    shards: Vec<Mutex<Shard>>,
+    pub(crate) shards: Vec<Mutex<Shard>>,
+    /// Locked while a round is folded, before the shards are: between two rounds every shard is at these positions.
+    pub(crate) reached: Mutex<Reached>,
+    /// How long each shard has folded, microseconds: a small round goes to the one that has least.
+    pub(crate) busy_us: Vec<AtomicU64>,
     pub(crate) base: Mutex<Base>,
     /// One checkpoint at a time.
     pub(crate) checkpointing: tokio::sync::Mutex<()>,
     /// Everything below it is folded, over all shards.
-    folded: watch::Sender<Cut>,
+    pub(crate) folded: watch::Sender<Cut>,
     pub(crate) checkpoint_wanted: Notify,
     /// The compiled views.
     views: Mutex<BTreeMap<Uuid, Arc<operators::View>>>,
@@ -79,19 +81,15 @@ impl StreamSpeed {
         shards: usize,
     ) -> Self {
         let partitions = parts.log.partitions();
-        let shard_count = shards.clamp(1, partitions.max(1) as usize);
         let time_column = parts.stream.time_column.as_ref().and_then(|name| parts.stream.column_index(name));
-        let make = |index: usize| {
-            let mine = (0..partitions).filter(|p| *p as usize % shard_count == index);
-            let next: BTreeMap<Partition, u64> = mine.map(|p| (p, starts.offset(p))).collect();
-            let mut shard = Shard::new(next.clone(), time_column);
-            for partition in next.keys() {
-                shard.set_max_event_time(*partition, max_event_time_us.get(*partition as usize).copied().flatten());
-            }
-            Mutex::new(shard)
-        };
+        let mut next = starts.clone();
+        next.0.resize(next.0.len().max(partitions as usize), 0);
+        let mut times = max_event_time_us.to_vec();
+        times.resize(next.0.len(), None);
         Self {
-            shards: (0..shard_count).map(make).collect(),
+            shards: (0..shards.max(1)).map(|_| Mutex::default()).collect(),
+            reached: Mutex::new(Reached { next, max_event_time_us: times, time_column }),
+            busy_us: (0..shards.max(1)).map(|_| AtomicU64::default()).collect(),
             base: Mutex::new(base),
             checkpointing: tokio::sync::Mutex::new(()),
             folded: watch::Sender::new(starts.clone()),
@@ -102,11 +100,6 @@ impl StreamSpeed {
         }
     }
 
-    /// How many fold loops there are.
-    pub(crate) fn shard_count(&self) -> usize {
-        self.shards.len()
-    }
-
     /// The name, for metrics and messages.
     pub fn name(&self) -> &str {
         &self.parts.stream.name
@@ -114,76 +107,6 @@ impl StreamSpeed {
 
     pub(crate) fn for_each_shard<T>(&self, mut visit: impl FnMut(&mut Shard) -> T) -> Vec<T> {
         self.shards.iter().map(|shard| visit(&mut shard.lock())).collect()
-    }
-
-    /// Folds what is new in one shard's partitions; true if there was anything.
-    async fn fold_once(self: &Arc<Self>, index: usize) -> Result<bool, Problem> {
-        let wanted: Vec<(Partition, u64)> = {
-            let shard = self.shards[index].lock();
-            shard.positions().iter().map(|(partition, next)| (*partition, *next)).collect()
-        };
-        let head = self.parts.log.head();
-        let mut frames = Vec::new();
-        for (partition, next) in wanted {
-            if next < head.offset(partition) {
-                frames.extend(self.parts.log.read(partition, next, READ_ROWS).await.map_err(|e| e.problem())?);
-            }
-        }
-        if frames.is_empty() {
-            return Ok(false);
-        }
-        let this = Arc::clone(self);
-        let folding = tokio::task::spawn_blocking(move || this.fold_frames(index, &frames));
-        folding.await.map_err(|e| Problem::new(Code::Internal, format!("the fold of a shard stopped: {e}")))?;
-        Ok(true)
-    }
-
-    fn fold_frames(&self, index: usize, frames: &[storage::log::Frame]) {
-        let started = std::time::Instant::now();
-        let rows: usize = frames.iter().map(|frame| frame.rows.num_rows()).sum();
-        let (positions, memory_bytes) = {
-            let mut shard = self.shards[index].lock();
-            shard.fold(frames);
-            (shard.positions().clone(), shard.memory_bytes())
-        };
-        self.folded.send_modify(|cut| positions.iter().for_each(|(partition, next)| cut.set(*partition, *next)));
-        let stream = self.parts.stream.name.clone();
-        metrics::counter!("bifold_speed_folded_records_total", "stream" => stream.clone()).increment(rows as u64);
-        metrics::histogram!("bifold_speed_fold_seconds", "stream" => stream).record(started.elapsed().as_secs_f64());
-        if memory_bytes * self.shards.len() > self.parts.limits.speed_state_bytes_max {
-            self.checkpoint_wanted.notify_one();
-        }
-    }
-
-    /// The fold loop of one shard.
-    pub(crate) async fn fold_loop(self: Arc<Self>, index: usize, stop: CancellationToken) -> Result<(), Problem> {
-        let mut head = self.parts.log.watch_head();
-        loop {
-            while self.fold_once(index).await? {
-                if stop.is_cancelled() {
-                    return Ok(());
-                }
-                self.wait_for_memory(index, &stop).await;
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                changed = head.changed() => if changed.is_err() { return Ok(()) },
-            }
-        }
-    }
-
-    /// Back-pressure: with twice the allowed states in memory the fold waits for a checkpoint.
-    async fn wait_for_memory(&self, index: usize, stop: &CancellationToken) {
-        let limit = 2 * self.parts.limits.speed_state_bytes_max / self.shards.len();
-        while self.shards[index].lock().memory_bytes() > limit && !stop.is_cancelled() {
-            self.checkpoint_wanted.notify_one();
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
-            }
-        }
     }
 
     /// Everything below it is folded.
@@ -272,19 +195,14 @@ impl StreamSpeed {
     /// Empties every fold into its tail. Holding the base's lock keeps all views at one position.
     fn seal_shards(&self, base: &Base) -> (BTreeMap<Uuid, Arc<RangeStates>>, Cut, Vec<Option<i64>>) {
         let partitions = self.parts.log.partitions();
-        let mut to = Cut::zero(partitions);
-        let mut times = vec![None; partitions as usize];
+        let reached = self.reached.lock();
+        let (to, times) = (reached.next.clone(), reached.max_event_time_us.clone());
         let mut tails: BTreeMap<Uuid, Sealed> = BTreeMap::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
             shard.seal();
-            shard.positions().iter().for_each(|(partition, next)| to.set(*partition, *next));
-            shard.max_event_time_us().iter().for_each(|(partition, time)| times[*partition as usize] = *time);
             for id in base.views.keys() {
-                let mine = shard.tail(*id);
-                let tail = tails.entry(*id).or_default();
-                tail.states.extend(mine.states);
-                tail.ledger.extend(mine.ledger);
+                tails.entry(*id).or_default().add(shard.tail(*id));
             }
         }
         let ranges = tails.into_iter().map(|(id, tail)| {
@@ -297,13 +215,15 @@ impl StreamSpeed {
 
     /// A view that cannot be folded fails alone: its readers are told why, the others go on.
     pub(crate) fn note_failures(&self, base: &mut Base) {
-        for failures in self.for_each_shard(|shard| shard.failures()) {
-            for (id, problem) in failures {
-                if let Some(state) = base.views.get_mut(&id).filter(|state| state.failed.is_none()) {
-                    tracing::error!(stream = self.name(), view = %id, error = %problem, "a view can no longer be folded");
-                    state.failed = Some(problem);
-                    base.version += 1;
-                }
+        let mut failures: Vec<_> = self.for_each_shard(|shard| shard.failures()).into_iter().flatten().collect();
+        // of the frames that a round could not fold, the first one says why, whichever shard had it
+        failures.sort_by_key(|(_, (at, _))| *at);
+        for (id, (_, problem)) in failures {
+            if let Some(state) = base.views.get_mut(&id).filter(|state| state.failed.is_none()) {
+                tracing::error!(stream = self.name(), view = %id, error = %problem, "a view can no longer be folded");
+                self.for_each_shard(|shard| shard.fail_view(id, &problem));
+                state.failed = Some(problem);
+                base.version += 1;
             }
         }
     }
@@ -312,10 +232,7 @@ impl StreamSpeed {
     pub fn grow(&self, partitions: u32) {
         // with the base's lock held nobody is between asking for the number of partitions and using it
         let _base = self.base.lock();
-        for partition in 0..partitions {
-            let shard = &self.shards[partition as usize % self.shards.len()];
-            shard.lock().add_partition(partition);
-        }
+        self.reached.lock().grow(partitions);
         self.folded.send_modify(|cut| cut.0.resize(cut.0.len().max(partitions as usize), 0));
     }
 
@@ -325,13 +242,10 @@ impl StreamSpeed {
     /// The fold could not be set up.
     pub fn add_view(&self, id: Uuid, view: &Arc<operators::View>) -> Result<Cut, Problem> {
         let mut base = self.base.lock();
-        let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
-        let mut from = Cut::zero(self.parts.log.partitions());
-        for shard in &shards {
-            shard.positions().iter().for_each(|(partition, next)| from.set(*partition, *next));
-        }
-        for shard in &mut shards {
-            shard.add_view(id, view, &from)?;
+        let reached = self.reached.lock();
+        let from = reached.next.clone();
+        for shard in &self.shards {
+            shard.lock().add_view(id, view, &from)?;
         }
         let state = ViewState {
             semantic_hash: view.semantic_hash().to_owned(),

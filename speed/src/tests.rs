@@ -74,6 +74,10 @@ struct Running {
 }
 
 async fn start(folder: &Path, store: &Store, views: &[ViewInput], interval_ms: u64) -> Running {
+    start_on(folder, store, views, interval_ms, 2).await
+}
+
+async fn start_on(folder: &Path, store: &Store, views: &[ViewInput], interval_ms: u64, shards: usize) -> Running {
     let stream = stream();
     let config = EmbeddedLogConfig::default();
     // a checkpoint of the one that crashed may still hold the log for a moment
@@ -86,7 +90,7 @@ async fn start(folder: &Path, store: &Store, views: &[ViewInput], interval_ms: u
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     let limits = Limits { checkpoint_interval_ms: interval_ms, ..Limits::default() };
-    let service = SpeedService::new(DeltaStore::new(store.clone()), Arc::new(SystemClock), limits, 2);
+    let service = SpeedService::new(DeltaStore::new(store.clone()), Arc::new(SystemClock), limits, shards);
     service.open(stream, Arc::clone(&log) as _, views).await.unwrap();
     let stop = CancellationToken::new();
     let work = tokio::spawn(Arc::clone(&service).run(stop.clone()));
@@ -178,6 +182,28 @@ async fn recovery_gives_the_bytes_of_an_undisturbed_fold() {
         running.crash().await;
     }
     calm.end().await;
+}
+
+/// R-040, H3: a partition with nearly everything is folded on every core, to the bytes of one core.
+#[tokio::test(flavor = "multi_thread")]
+async fn hot_partition_is_folded_on_all_cores_to_the_same_bytes() {
+    let view = by_key();
+    let mut found = vec![];
+    for shards in [1, 4] {
+        let (folder, store) = (tempfile::tempdir().unwrap(), Store::in_memory());
+        let running = start_on(folder.path(), &store, &[input(&view)], 3_600_000, shards).await;
+        // 90,000 is a multiple of the partitions: one append of all of it goes to partition 0
+        running.append(90_000, 250_000).await;
+        running.append(1, 1_000).await;
+        let snapshot = running.view(VIEW).await;
+        assert_eq!(snapshot.speed_ledger().counted, 160_999);
+        let parts: usize = snapshot.ranges.iter().map(|range| range.states.len()).sum();
+        assert!(parts >= shards.min(2), "{parts} states of {shards} cores");
+        found.push((merged(&view, &snapshot), snapshot.speed_ledger()));
+        running.end().await;
+    }
+    assert_eq!(found[0].0.columns(), found[1].0.columns());
+    assert_eq!(found[0].1, found[1].1);
 }
 
 /// I3, I5: merged deltas say what the small ones said, and no merge crosses a barrier.

@@ -58,7 +58,7 @@ impl CatalogStore {
         let _turn = self.changing.lock().await;
         let mut next = Catalog::clone(&self.current());
         let answer = change(&mut next)?;
-        next.sequence += 1;
+        next.sequence = next.sequence.saturating_add(1);
         let sequence = next.sequence;
         match self.write(sequence, &next).await {
             Ok(()) => {}

@@ -149,7 +149,7 @@ fn path_of(header: &DeltaHeader) -> String {
 
 /// The fewest of `names` (sorted) that are a chain from `first_needed` to the last checkpoint there is.
 fn select(names: &[(u64, u64)], first_needed: Option<u64>) -> Result<Vec<(u64, u64)>, String> {
-    let Some(end) = names.iter().map(|(_, last)| last + 1).max() else { return Ok(vec![]) };
+    let Some(end) = names.iter().map(|(_, last)| last.saturating_add(1)).max() else { return Ok(vec![]) };
     let start = first_needed.unwrap_or(names[0].0);
     if start >= end {
         return Ok(vec![]);
@@ -161,7 +161,7 @@ fn select(names: &[(u64, u64)], first_needed: Option<u64>) -> Result<Vec<(u64, u
         let from = if first < start && start <= last { start } else { first };
         let Some(&(links, _)) = reached.get(&from) else { continue };
         let way = (links + 1, Some((first, last)));
-        let best = reached.entry(last + 1).or_insert(way);
+        let best = reached.entry(last.saturating_add(1)).or_insert(way);
         if way.0 < best.0 {
             *best = way;
         }

@@ -39,6 +39,14 @@ pub enum StorageError {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What is being written takes far too long: nothing new is taken until it has ended one way or the other.
+    #[error("{what} has not answered for {seconds} s")]
+    Stalled {
+        /// What is waited for.
+        what: String,
+        /// For how long.
+        seconds: u64,
+    },
     /// It was decided on top of something that failed since: read again and decide again.
     #[error("{what} has failed since this was decided")]
     Outdated {
@@ -64,9 +72,26 @@ impl StorageError {
         match self {
             Self::Full { .. } => Problem::new(Code::Overloaded, self.to_string()),
             Self::NotFound { .. } => Problem::new(Code::NotFound, self.to_string()),
+            Self::Io { context, source } if is_full(source.as_ref()) => {
+                let problem =
+                    Problem::new(Code::StorageUnavailable, format!("storage: {context} failed: no room is left"));
+                problem
+                    .with_hint("make room on the disk: what was refused can be sent again, nothing has to be restarted")
+            }
             Self::Io { context, .. } => Problem::new(Code::StorageUnavailable, format!("storage: {context} failed")),
+            Self::Stalled { seconds, .. } => {
+                let problem = Problem::new(Code::StorageUnavailable, self.to_string());
+                problem.with_retry_after((*seconds).min(schemas::limits::RETRY_AFTER_MAX_S / 4))
+            }
             Self::Closed { .. } | Self::Outdated { .. } => Problem::new(Code::StorageUnavailable, self.to_string()),
             Self::Conflict { .. } | Self::Damaged { .. } => Problem::new(Code::Internal, self.to_string()),
         }
     }
+}
+
+/// True for a disk, a quota or a file that takes no more.
+fn is_full(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    use std::io::ErrorKind;
+    let kind = source.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge))
 }

@@ -142,6 +142,21 @@ pub trait Logs: Send + Sync {
     }
 }
 
+/// What of a stream the log has to keep, as it has not landed or is in no checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BacklogSize {
+    /// About how many bytes of records.
+    pub bytes: u64,
+    /// How long nothing of it has become less.
+    pub stands_for: Duration,
+}
+
+/// Asked of `cli`, by ingest: whether the layers behind the log keep up.
+pub trait Backlogs: Send + Sync {
+    /// The backlog of a stream; none if it is not open.
+    fn backlog(&self, stream: Uuid) -> Option<BacklogSize>;
+}
+
 /// Asked of ingest, by batch and serving: what came in, and what became of it.
 #[async_trait]
 pub trait Intake: Send + Sync {

@@ -42,7 +42,7 @@ impl<T: Serialize + DeserializeOwned> Numbered<T> {
     /// # Errors
     /// `Conflict` when somebody else took it at the same time.
     pub async fn put_next(&self, document: &T) -> Result<u64, StorageError> {
-        let next = self.list().await?.last().map_or(1, |last| last + 1);
+        let next = self.list().await?.last().map_or(1, |last| last.saturating_add(1));
         self.put_new(next, document).await?;
         Ok(next)
     }

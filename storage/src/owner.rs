@@ -54,7 +54,7 @@ impl Ownership {
         }
         let mine = OwnerDocument {
             format: 1,
-            epoch: newest.map_or(1, |owner| owner.epoch + 1),
+            epoch: newest.map_or(1, |owner| owner.epoch.saturating_add(1)),
             node: claim.node,
             process: Uuid::new_v4(),
             place: claim.place,

@@ -5,4 +5,5 @@ mod faults;
 mod incarnations;
 mod log;
 mod secure;
+mod slow;
 mod topics;

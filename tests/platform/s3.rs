@@ -5,6 +5,7 @@
 
 mod cases;
 mod nodes;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -96,6 +97,7 @@ impl Drop for Server {
 #[case::overtaken("overtaken_owner_stops")]
 #[case::killed_server("killed_server_loses_and_doubles_nothing")]
 #[case::failing_server("failing_server_is_survived")]
+#[case::stopped_server("stopped_server_ends_in_refusal_and_is_survived")]
 #[case::cache("cache_spares_reads_and_is_never_believed_blindly")]
 #[case::nodes("every_node_answers_the_same")]
 #[case::lonely_node("node_without_its_owner_says_so")]
@@ -132,6 +134,9 @@ fn child() {
             "overtaken_owner_stops" => cases::overtaken_owner_stops().await,
             "killed_server_loses_and_doubles_nothing" => cases::killed_server_loses_and_doubles_nothing().await,
             "failing_server_is_survived" => cases::failing_server_is_survived().await,
+            "stopped_server_ends_in_refusal_and_is_survived" => {
+                slow::stopped_server_ends_in_refusal_and_is_survived().await;
+            }
             "cache_spares_reads_and_is_never_believed_blindly" => nodes::cache_spares_reads().await,
             "every_node_answers_the_same" => nodes::every_node_answers_the_same().await,
             "node_without_its_owner_says_so" => nodes::node_without_its_owner_says_so().await,

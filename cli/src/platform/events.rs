@@ -6,6 +6,7 @@
 mod answer;
 mod find;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
+use ingest::dead_letters::Letter;
 use ingest::service::IngestService;
+use schemas::limits::ERRORS_LISTED_MAX;
 use schemas::problem::did_you_mean;
 use schemas::{Code, Problem};
 use serde_json::{Value, json};
@@ -106,13 +109,15 @@ impl EventState {
 
     /// The newest dead letters with this id.
     async fn letters(&self, stream: &str, key: &EventKey) -> Result<Vec<Value>, Problem> {
-        let mut letters = vec![];
-        for (letter, replayed_us) in self.ingest.newest_dead_letters(stream).await? {
+        let mut letters = VecDeque::new();
+        let visit = |letter: &Letter, replayed_us| {
             if letter.is_whole() && key.is_key_of(&letter.raw) {
-                letters.push(answer::letter(&letter, replayed_us));
+                letters.push_back(answer::letter(letter, replayed_us));
+                letters.drain(..letters.len().saturating_sub(ERRORS_LISTED_MAX));
             }
-        }
-        Ok(letters)
+        };
+        self.ingest.visit_newest_dead_letters(stream, visit).await?;
+        Ok(letters.into())
     }
 
     fn views(&self, open: &OpenStream, found: &Found) -> Result<Vec<Value>, Problem> {

@@ -65,6 +65,11 @@ impl DataFolder {
         self.logs(stream).join("ids")
     }
 
+    /// The same of a stream that is read from a topic: its connector alone uses it.
+    pub(crate) fn topic_ids(&self, stream: Uuid) -> PathBuf {
+        self.logs(stream).join("topic-ids")
+    }
+
     /// All logs of a stream.
     pub(crate) fn logs(&self, stream: Uuid) -> PathBuf {
         self.root.join("log").join(stream.to_string())

@@ -15,7 +15,7 @@ use schemas::{Catalog, Limits, LogKind, Problem, StreamDef, TableDef, ViewDef};
 use speed::{SpeedService, ViewInput};
 use storage::catalog::CatalogStore;
 use storage::clock::Clock;
-use storage::layers::{Logs, SourceStatus};
+use storage::layers::{BacklogSize, Backlogs, Logs, SourceStatus};
 use storage::log::{EmbeddedLog, EmbeddedLogConfig, Log};
 use storage::manifests::ManifestStore;
 use storage::master::Master;
@@ -335,6 +335,13 @@ impl Logs for Registry {
 
     fn source(&self, stream: Uuid) -> Option<SourceStatus> {
         self.streams.read().get(&stream).and_then(|open| Some(open.connector.as_ref()?.status()))
+    }
+}
+
+impl Backlogs for Registry {
+    fn backlog(&self, stream: Uuid) -> Option<BacklogSize> {
+        let open = self.streams.read().get(&stream).cloned()?;
+        Some(open.landing.backlog())
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::folder::DataFolder;
 use super::gate::{Gate, Progress};
+use super::listener::Bounded;
 use super::reader::{self, Reader};
 use super::surroundings::Surroundings;
 use super::{Node, Owner, Platform, Wired, http, replay, run, wire};
@@ -46,6 +47,7 @@ impl Starting {
         let address = listener.local_addr()?;
         let (progress, stop) = (Progress::default(), CancellationToken::new());
         let gate = Gate::new(progress.clone());
+        let listener = Bounded::new(listener, config.limits.connections_at_once);
         let server = axum::serve(listener, gate.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = tokio::spawn(async move { server.await });
         Ok(Self { config, folder, address, taken_port, gate, progress, server, stop })

@@ -14,6 +14,8 @@ use super::places::{self, Places};
 const READ: ReadLimits = ReadLimits { records_max: 32_768, bytes_max: 16 << 20, wait: Duration::from_millis(250) };
 /// How often the lag is measured and the position is noted.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at a backlog that is too large.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(200);
 /// How often the topic is looked at: partitions added, compaction switched on.
 const TOPIC_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -42,6 +44,7 @@ impl Connector {
     ) -> Result<(), Problem> {
         let (mut looked, mut looked_at_topic) = (None::<Instant>, Instant::now());
         loop {
+            self.wait_for_backlog().await;
             let fetched = blocking(move || {
                 let fetched = reader.fetch(&READ);
                 (reader, fetched)
@@ -71,6 +74,14 @@ impl Connector {
                 }
                 looked_at_topic = Instant::now();
             }
+        }
+    }
+
+    /// Reads nothing while the layers behind the log do not keep up: the topic keeps what comes.
+    async fn wait_for_backlog(&self) {
+        while let Err(problem) = self.backlog.check(&self.parts.stream) {
+            self.note_problem(&problem);
+            tokio::time::sleep(BACKLOG_PAUSE).await;
         }
     }
 

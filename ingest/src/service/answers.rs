@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use schemas::freshness::IngestAnswer;
+use schemas::limits::{NAME_BYTES_MAX, REMEMBERED_ANSWERS_BYTES};
 use schemas::{Code, Problem};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -32,6 +33,23 @@ struct Known {
     answers: BTreeMap<Key, Arc<Answer>>,
     /// The oldest first.
     order: VecDeque<Key>,
+    /// Of the answers that are there.
+    bytes: usize,
+}
+
+impl Known {
+    fn forget_oldest(&mut self) {
+        let Some(oldest) = self.order.pop_front() else { return };
+        if let Some(answer) = self.answers.remove(&oldest) {
+            self.bytes -= answer.cell.get().map_or(0, bytes_of);
+        }
+    }
+}
+
+/// About the memory that an answer takes.
+fn bytes_of(answer: &IngestAnswer) -> usize {
+    let errors = answer.errors.iter().map(|e| size_of_val(e) + e.code.len() + e.message.len() + NAME_BYTES_MAX);
+    size_of_val(answer) + answer.position.len() + errors.sum::<usize>()
 }
 
 #[derive(Debug, Default)]
@@ -53,12 +71,35 @@ impl Answers {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Problem::new(Code::BadRequest, format!("Idempotency-Key: not 1 to {KEY_BYTES_MAX} bytes")));
         }
-        let answer = self.answer((stream, key.to_owned()), fingerprint);
+        let key_of = (stream, key.to_owned());
+        let answer = self.answer(key_of.clone(), fingerprint);
         if answer.fingerprint != fingerprint {
             let detail = format!("Idempotency-Key {key:?}: was used with another body");
             return Err(Problem::new(Code::BadRequest, detail));
         }
-        answer.cell.get_or_try_init(work).await.cloned()
+        let mut is_new = false;
+        let work = || {
+            is_new = true;
+            work()
+        };
+        let given = answer.cell.get_or_try_init(work).await?.clone();
+        if is_new {
+            self.count(&key_of, &answer, &given);
+        }
+        Ok(given)
+    }
+
+    /// An answer is there: older ones go until all of them have room.
+    fn count(&self, key: &Key, answer: &Arc<Answer>, given: &IngestAnswer) {
+        let mut known = self.0.lock();
+        // it may have been forgotten while it was on its way
+        if !known.answers.get(key).is_some_and(|kept| Arc::ptr_eq(kept, answer)) {
+            return;
+        }
+        known.bytes += bytes_of(given);
+        while known.bytes > REMEMBERED_ANSWERS_BYTES && known.order.len() > 1 {
+            known.forget_oldest();
+        }
     }
 
     fn answer(&self, key: Key, fingerprint: u128) -> Arc<Answer> {
@@ -66,10 +107,8 @@ impl Answers {
         if let Some(answer) = known.answers.get(&key) {
             return Arc::clone(answer);
         }
-        if known.order.len() >= ANSWERS_MAX
-            && let Some(oldest) = known.order.pop_front()
-        {
-            known.answers.remove(&oldest);
+        if known.order.len() >= ANSWERS_MAX {
+            known.forget_oldest();
         }
         let answer = Arc::new(Answer { fingerprint, cell: OnceCell::new() });
         known.order.push_back(key.clone());

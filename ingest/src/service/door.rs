@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{IngestOptions, IngestParts, Payload, Reservation};
 use crate::admission::parts::{Part, split as split_parts};
 use crate::admission::{Admission, Memory};
+use crate::backlog::Backlog;
 use crate::dead_letters::{DeadLetters, Sender};
 use crate::decode::BadRecord;
 use crate::identity::identities;
@@ -35,6 +36,7 @@ pub(crate) struct Door {
     pub(super) admission: Arc<Admission>,
     pub(super) dead_letters: DeadLetters,
     pub(super) receipts: Receipts,
+    pub(super) backlog: Backlog,
     /// One replay at a time: none replays what another is about to mark.
     pub(super) replaying: tokio::sync::Mutex<()>,
 }
@@ -71,37 +73,38 @@ impl Door {
             admission: Arc::new(Admission::new(Arc::clone(&stream), Arc::clone(&log), clock(), memory)),
             receipts: Receipts::new(log, Arc::clone(&dead_letters), receipts),
             dead_letters: DeadLetters::new(dead_letters, clock(), limits.record_bytes_max),
+            backlog: Backlog::new(parts.backlogs.clone(), limits),
             replaying: tokio::sync::Mutex::default(),
             stream,
         })
     }
 
-    /// Everything before the log: inflates, splits, decodes, computes identities.
+    /// Everything before the log: inflates, splits, decodes, computes identities. What is made of the payload is
+    /// held by the reservation before it is made.
     pub(crate) async fn prepare(
         &self,
         mut payload: Payload,
         options: &IngestOptions,
-        reservation: &mut Reservation,
-    ) -> Result<Prepared, Problem> {
+        reservation: Reservation,
+    ) -> Result<(Prepared, Reservation), Problem> {
         let begun = Instant::now();
         payload.timing.received_us.get_or_insert_with(|| self.clock.now_us());
         let wire_bytes = payload.bytes.len();
         let inline = wire_bytes <= INLINE_BYTES_MAX && payload.encoding == super::Encoding::Identity;
         let (stream, limits) = (Arc::clone(&self.stream), Arc::clone(&self.limits));
-        let prepared = if inline {
-            prepare(&stream, &limits, payload)?
+        let (prepared, reservation) = if inline {
+            prepare(&stream, &limits, payload, reservation)?
         } else {
-            let work = tokio::task::spawn_blocking(move || prepare(&stream, &limits, payload));
+            let work = tokio::task::spawn_blocking(move || prepare(&stream, &limits, payload, reservation));
             work.await.map_err(|_| Problem::new(Code::Internal, "ingest: the decoder failed"))??
         };
-        reservation.hold(prepared.payload.len().max(wire_bytes))?;
         counter!("bifold_ingest_bytes_total", "stream" => self.stream.name.clone()).increment(wire_bytes as u64);
         histogram!("bifold_ingest_decode_seconds").record(begun.elapsed().as_secs_f64());
         let is_strict = options.strict || self.stream.on_bad_data == OnBadData::Reject;
         if !prepared.bad.is_empty() && is_strict && !options.check {
             return Err(self.refuse(&prepared));
         }
-        Ok(prepared)
+        Ok((prepared, reservation))
     }
 
     /// Writes rows, dead letters and receipts; returns when all are durable.
@@ -192,16 +195,30 @@ pub(super) fn first_errors(bad: Vec<BadRecord>) -> Vec<RecordError> {
     bad.into_iter().take(ERRORS_LISTED_MAX).map(|record| record.error).collect()
 }
 
-fn prepare(stream: &StreamDef, limits: &Limits, payload: Payload) -> Result<Prepared, Problem> {
+fn prepare(
+    stream: &StreamDef,
+    limits: &Limits,
+    payload: Payload,
+    mut reservation: Reservation,
+) -> Result<(Prepared, Reservation), Problem> {
     let Payload { bytes, encoding, format, content_type, timing } = payload;
+    let wire_bytes = bytes.len();
     let payload = inflate(bytes, encoding, limits.body_bytes_max)?;
     let records = split(&payload, format)?;
+    // an empty object of two bytes is a row of all columns
+    let rows_bytes = records.len().saturating_mul(stream.row_bytes());
+    if rows_bytes > limits.ingest_bytes_in_flight_max {
+        let columns = stream.columns.len();
+        let detail = format!("body: {} records of {columns} columns take {rows_bytes} bytes of memory", records.len());
+        return Err(Problem::new(Code::PayloadTooLarge, detail).with_hint("send the events in several requests"));
+    }
+    reservation.hold(payload.len().max(wire_bytes).saturating_add(rows_bytes))?;
     let received_us = timing.received_us.unwrap_or_default();
     let decoded = decode_corrected(stream, limits, &payload, &records, received_us, &|_| timing)?;
     let received = decoded.received();
     let parts = parts_of(stream, decoded.rows)?;
     let sender = Sender { content_type, request_id: Uuid::now_v7().to_string(), timing, topic: None };
-    Ok(Prepared { payload, received, parts, bad: decoded.bad, sender })
+    Ok((Prepared { payload, received, parts, bad: decoded.bad, sender }, reservation))
 }
 
 /// Rows by partition.

@@ -1,20 +1,79 @@
 //! How many bytes of requests are in memory: full means 429, never growth.
+//!
+//! `Retry-After` is measured: how long it takes, at the rate at which room has come back lately, until half of what
+//! is held is given back. While nothing comes back it is as long as nothing has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
+use schemas::limits::RETRY_AFTER_MAX_S;
 use schemas::{Code, Problem};
+use tokio::time::Instant;
+
+/// The rate is measured over so long.
+const MEASURED: Duration = Duration::from_secs(1);
 
 /// The bytes of all requests that are being read, decoded, or wait for the log.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     bytes: AtomicUsize,
     bytes_max: usize,
+    /// What a request takes besides its own bytes.
+    request_bytes: usize,
+    drain: Mutex<Drain>,
+}
+
+/// How fast room comes back.
+#[derive(Debug)]
+struct Drain {
+    since: Instant,
+    /// Given back since then.
+    bytes: usize,
+    /// Over the last whole measurement; none before there was one.
+    bytes_per_s: Option<f64>,
+    /// When something was given back last.
+    last: Instant,
+}
+
+impl Drain {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { since: now, bytes: 0, bytes_per_s: None, last: now }
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        let now = Instant::now();
+        self.bytes += bytes;
+        self.last = now;
+        let took = now - self.since;
+        if took >= MEASURED {
+            self.bytes_per_s = Some(self.bytes as f64 / took.as_secs_f64());
+            (self.since, self.bytes) = (now, 0);
+        }
+    }
+
+    /// Seconds until so many bytes are given back.
+    fn seconds(&self, wanted: usize) -> u64 {
+        let idle = self.last.elapsed();
+        let seconds = match self.bytes_per_s {
+            Some(rate) if idle < MEASURED && rate > 0.0 => (wanted as f64 / rate).ceil(),
+            _ => idle.as_secs_f64().ceil(),
+        };
+        (seconds as u64).clamp(1, RETRY_AFTER_MAX_S)
+    }
 }
 
 impl InFlight {
-    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max })
+    pub(crate) fn new(bytes_max: usize, request_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max, request_bytes, drain: Mutex::new(Drain::new()) })
+    }
+
+    fn full(&self) -> Problem {
+        let wait_s = self.drain.lock().seconds(self.bytes.load(Ordering::Acquire) / 2);
+        let detail = format!("ingest: more than {} bytes of requests in flight", self.bytes_max);
+        Problem::new(Code::Overloaded, detail).with_retry_after(wait_s)
     }
 }
 
@@ -35,6 +94,7 @@ impl Reservation {
     /// # Errors
     /// `overloaded`: nothing of the request was written.
     pub fn hold(&mut self, bytes: usize) -> Result<(), Problem> {
+        let bytes = bytes.saturating_add(self.of.request_bytes);
         let more = bytes.saturating_sub(self.held);
         let others_max = self.of.bytes_max.saturating_sub(bytes);
         let grow = |all: usize| {
@@ -42,17 +102,19 @@ impl Reservation {
             (others == 0 || others <= others_max).then_some(all.saturating_add(more))
         };
         if self.of.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, grow).is_err() {
-            let detail = format!("ingest: more than {} bytes of requests in flight", self.of.bytes_max);
-            return Err(Problem::new(Code::Overloaded, detail));
+            return Err(self.of.full());
         }
         self.held += more;
+        metrics::gauge!("bifold_ingest_in_flight_bytes").set(self.of.bytes.load(Ordering::Relaxed) as f64);
         Ok(())
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.of.bytes.fetch_sub(self.held, Ordering::AcqRel);
+        let before = self.of.bytes.fetch_sub(self.held, Ordering::AcqRel);
+        self.of.drain.lock().give_back(self.held);
+        metrics::gauge!("bifold_ingest_in_flight_bytes").set(before.saturating_sub(self.held) as f64);
     }
 }
 
@@ -62,7 +124,7 @@ mod tests {
 
     #[test]
     fn full_is_overloaded_and_room_comes_back() {
-        let all = InFlight::new(100);
+        let all = InFlight::new(100, 0);
         let mut first = Reservation::new(&all);
         first.hold(60).unwrap();
         let mut second = Reservation::new(&all);
@@ -75,5 +137,41 @@ mod tests {
         first.hold(1_000).unwrap();
         drop(first);
         assert_eq!(all.bytes.load(Ordering::Acquire), 0);
+    }
+
+    /// any number of requests without a body take room, too.
+    #[test]
+    fn empty_requests_are_bounded_in_number() {
+        let all = InFlight::new(1_000, 100);
+        let held: Vec<Reservation> = (0..10)
+            .map(|_| {
+                let mut one = Reservation::new(&all);
+                one.hold(0).unwrap();
+                one
+            })
+            .collect();
+        assert!(Reservation::new(&all).hold(0).is_err());
+        drop(held);
+        Reservation::new(&all).hold(0).unwrap();
+    }
+
+    /// how long to wait is what it takes at the rate of the last second.
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_follows_from_the_rate_at_which_room_comes_back() {
+        let all = InFlight::new(10_000, 0);
+        let mut stays = Reservation::new(&all);
+        stays.hold(9_900).unwrap();
+        for _ in 0..30 {
+            Reservation::new(&all).hold(100).unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Reservation::new(&all).hold(100).unwrap();
+        // half of 9,900 bytes at 1,000 a second
+        let wait_s = Reservation::new(&all).hold(101).unwrap_err().retry_after_s.unwrap();
+        assert!((4..=6).contains(&wait_s), "{wait_s}");
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(Reservation::new(&all).hold(101).unwrap_err().retry_after_s, Some(20), "nothing comes back");
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!(Reservation::new(&all).hold(101).unwrap_err().retry_after_s, Some(RETRY_AFTER_MAX_S));
     }
 }

@@ -167,6 +167,7 @@ impl Door {
         correction: &Correction,
         mut reservation: Reservation,
     ) -> Result<ReplayAnswer, Problem> {
+        self.backlog.check(&self.stream)?;
         let _one_at_a_time = self.replaying.lock().await;
         let mut answer = ReplayAnswer::default();
         let mut from = correction.offsets.as_ref().map_or(correction.from, |_| 0);

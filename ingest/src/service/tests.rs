@@ -80,6 +80,7 @@ fn world(limits: Limits) -> World {
         snapshots: Some(Arc::clone(&asked) as Arc<dyn Snapshots>),
         clock: Arc::new(ManualClock::at(1_000 * HOUR_US)),
         limits,
+        backlogs: None,
         ids_folder: None,
     });
     World { service, log: main, keyless, dead_letters, catalogue, asked }

@@ -8,13 +8,14 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 
 use super::QueryEngine;
+use super::memory::QueryMemory;
 use super::tables::Prepared;
 
 /// What came out of a plan.
@@ -28,11 +29,16 @@ pub(super) struct Executed {
 
 impl QueryEngine {
     /// Executes a plan and keeps at most `limit` rows.
-    pub(super) async fn execute(&self, prepared: &Prepared, limit: usize) -> Result<Executed> {
+    pub(super) async fn execute(
+        &self,
+        prepared: &Prepared,
+        limit: usize,
+        memory: &Arc<QueryMemory>,
+    ) -> Result<Executed> {
         let session = &prepared.session;
         let plan = limited(prepared.plan.clone(), limit)?;
         let physical = session.create_physical_plan(&plan).await?;
-        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(self.parts.limits.query_memory_bytes));
+        let pool: Arc<dyn MemoryPool> = Arc::clone(memory) as _;
         let shared = session.runtime_env();
         let runtime = RuntimeEnv {
             memory_pool: Arc::clone(&pool),

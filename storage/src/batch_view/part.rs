@@ -62,13 +62,15 @@ impl Part {
         let damaged = |reason: String| StorageError::Damaged { path: path.clone(), reason };
         let metadata = metadata.map_err(|cause| failure(&path, cause))?;
         let layout = layout_of(metadata.metadata()).map_err(damaged)?;
+        let keys_end = layout.keys_at.checked_add(layout.keys_bytes).filter(|end| *end <= file.bytes);
+        let Some(keys_end) = keys_end else { return Err(damaged("its keys lie beyond its end".into())) };
         let keys = match &source {
             _ if layout.keys_bytes == 0 => bytes::Bytes::new(),
             Source::Local(file) => {
                 let length = usize::try_from(layout.keys_bytes).unwrap_or(usize::MAX);
                 file.get_bytes(layout.keys_at, length).map_err(|cause| failure(&path, cause))?
             }
-            Source::Remote(_) => store.get_range(&path, layout.keys_at..layout.keys_at + layout.keys_bytes).await?,
+            Source::Remote(_) => store.get_range(&path, layout.keys_at..keys_end).await?,
         };
         let index = Index::new(&layout, metadata.metadata(), schema, &keys).map_err(damaged)?;
         if index.rows() != file.cells {

@@ -21,9 +21,11 @@ pub fn create_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let temporary = write_beside(path, bytes)?;
     let linked = fs::hard_link(&temporary, path);
-    let removed = fs::remove_file(&temporary);
-    linked.and(removed)?;
-    sync_folder(path)
+    // What could not be removed is swept at the next start.
+    let _ = fs::remove_file(&temporary);
+    linked?;
+    // What is not known to stay is taken back: who tries again would take it for somebody else's.
+    sync_folder(path).inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Writes a file with these bytes in place of what was there.

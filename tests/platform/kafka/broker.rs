@@ -59,6 +59,16 @@ impl Broker {
         self.port.unwrap()
     }
 
+    /// Sends the broker's process a signal: STOP makes it infinitely slow, CONT lets it go on.
+    pub(crate) fn signal(&self, name: &str) {
+        let port = self.port().to_string();
+        let told = Command::new(SCRIPT).arg("status").env("KAFKA_PORT", port).output().unwrap();
+        let told = String::from_utf8(told.stdout).unwrap();
+        let pid = told.split_whitespace().find_map(|word| word.parse::<u32>().ok());
+        let pid = pid.unwrap_or_else(|| panic!("no broker is running: {told}")).to_string();
+        assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
+    }
+
     pub(crate) fn script(&self, what: &str, extra: &str) {
         self.script_with(what, extra, &std::process::id().to_string());
     }

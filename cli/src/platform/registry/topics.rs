@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use ingest::{Connector, ConnectorParts, Grow};
 use schemas::documents::source::LogTopic;
 use schemas::{Problem, StreamDef};
+use storage::layers::{BacklogSize, Backlogs};
 use storage::log::{KafkaLog, KafkaLogConfig, Log};
 use storage::paths;
 use storage::source::SourceStore;
@@ -36,6 +37,8 @@ impl Registry {
             grow: Arc::new(Growth(Weak::clone(&self.this))),
             clock: Arc::clone(&self.parts.clock),
             limits: self.parts.limits.clone(),
+            backlogs: Some(Arc::new(Backlog(Weak::clone(&self.this)))),
+            ids_folder: Some(self.parts.folder.topic_ids(stream.id)),
         };
         Ok(Some(Connector::open(parts).await?))
     }
@@ -64,6 +67,15 @@ impl Registry {
             sources.put_log_topic(kind, &LogTopic { format: 1, topic, topic_id: log.topic_id() }).await?;
         }
         Ok(log)
+    }
+}
+
+/// The registry has the connector that asks it.
+struct Backlog(Weak<Registry>);
+
+impl Backlogs for Backlog {
+    fn backlog(&self, stream: Uuid) -> Option<BacklogSize> {
+        self.0.upgrade()?.backlog(stream)
     }
 }
 

@@ -34,6 +34,8 @@ use crate::commands::ingest::feed::Feed;
 const BODY_ROWS: u64 = 10_000;
 /// The longest pause before a full server is asked again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long one body waits in all.
+const RETRY_MAX: Duration = Duration::from_mins(5);
 
 /// How far an import is. Stored under the hash of its content.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -222,13 +224,18 @@ impl Importer {
         feed.next().await.map_err(|error| unreadable(&error))
     }
 
-    /// Sends a body; waits while the server is full.
+    /// Sends a body; waits while the server is full, or its store is away, within bounds.
     async fn send(&self, stream: &StreamDef, bytes: Bytes, options: IngestOptions) -> Result<IngestAnswer, Problem> {
+        let since = tokio::time::Instant::now();
         loop {
             let (bytes, content_type) = (bytes.clone(), "application/x-ndjson".into());
             let payload = Payload { bytes, content_type, ..Payload::default() };
             match self.ingest.ingest(&stream.name, payload, options.clone()).await {
-                Err(problem) if problem.code == Code::Overloaded && !self.stop.is_cancelled() => {
+                Err(problem)
+                    if matches!(problem.code, Code::Overloaded | Code::StorageUnavailable)
+                        && since.elapsed() < RETRY_MAX
+                        && !self.stop.is_cancelled() =>
+                {
                     let pause = Duration::from_secs(problem.retry_after_s.unwrap_or(1));
                     tokio::time::sleep(pause.min(PAUSE_MAX)).await;
                 }

@@ -145,7 +145,8 @@ impl Committer {
                 let behind = self.queue.end_epoch();
                 for request in requests.into_iter().chain(behind) {
                     // Nobody waits any more: nobody needs to know.
-                    let _ = request.done.send(Err(StorageError::io("writing to the log", reason.clone())));
+                    let cause = std::io::Error::new(failure.cause.kind(), reason.clone());
+                    let _ = request.done.send(Err(StorageError::io("writing to the log", cause)));
                 }
                 if failure.is_final { Err(reason) } else { Ok(()) }
             }
@@ -160,7 +161,7 @@ impl Committer {
         }
         let begin = Begin { bases: self.state.head(), group: self.group };
         let created = Segment::create(&self.identity, self.writer.number + 1, begin);
-        let segment = created.map_err(|cause| WriteError { cause: std::io::Error::other(cause), is_final: false })?;
+        let segment = created.map_err(|cause| WriteError { cause: with_kind(cause), is_final: false })?;
         self.writer.go_on_in(&segment);
         self.state.begin(segment);
         Ok(())
@@ -205,6 +206,15 @@ impl Committer {
             let _ = done.send(Ok(places));
         }
     }
+}
+
+/// The same error, of the kind of its cause.
+fn with_kind(error: StorageError) -> std::io::Error {
+    let kind = match &error {
+        StorageError::Io { source, .. } => source.downcast_ref::<std::io::Error>().map(std::io::Error::kind),
+        _ => None,
+    };
+    std::io::Error::new(kind.unwrap_or(std::io::ErrorKind::Other), error)
 }
 
 /// Lets nobody wait for a thread that is gone.

@@ -77,6 +77,7 @@ impl Header {
     pub(in crate::log) fn is_plausible(&self, partitions: u32) -> bool {
         self.partition < partitions
             && self.rows > 0
+            && self.base.checked_add(u64::from(self.rows)).is_some()
             && (self.length as usize).is_multiple_of(ALIGNMENT)
             && HEADER as u64 + u64::from(self.metadata) <= u64::from(self.length)
     }
@@ -202,6 +203,12 @@ pub(in crate::log) fn is_intact(header: &Header, frame: &[u8]) -> bool {
     frame.len() == header.length as usize && crc32fast::hash(&frame[UNCHECKED..]) == header.crc
 }
 
+/// The header of bytes that are one whole frame, with a checksum that fits; none if they are not.
+pub(in crate::log) fn whole_header(bytes: &[u8], partitions: u32) -> Option<Header> {
+    let header = bytes.first_chunk::<HEADER>().map(Header::parse)?;
+    Some(header).filter(|header| header.is_plausible(partitions) && is_intact(header, bytes))
+}
+
 /// The rows of an intact frame, in place: their columns are parts of `frame`.
 pub(in crate::log) fn decode(header: &Header, frame: &Buffer, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let body = i64::from(header.length) - i64::from(header.metadata) - HEADER as i64;
@@ -215,3 +222,6 @@ pub(in crate::log) fn decode(header: &Header, frame: &Buffer, schema: &SchemaRef
         None => Err(ArrowError::IpcError("no rows".into())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,9 @@
 //! The queue between the threads that append and the one that commits: bounded by bytes.
 
+use std::time::{Duration, Instant};
+
 use parking_lot::{Condvar, Mutex};
+use schemas::limits::LOG_STALLED_MS;
 use tokio::sync::oneshot;
 
 use super::frame::EncodedFrame;
@@ -33,6 +36,8 @@ struct Inner {
     /// Of the requests, and of the group that is being written.
     bytes: usize,
     is_closed: bool,
+    /// Since when a group is being written, if one is.
+    writing_since: Option<Instant>,
     /// Ends when a group fails.
     epoch: Epoch,
     /// Why the log takes nothing any more.
@@ -52,6 +57,7 @@ impl Queue {
     pub(in crate::log) fn check(&self, epoch: Epoch) -> Result<(), StorageError> {
         let inner = self.inner.lock();
         inner.check(epoch)?;
+        inner.check_progress()?;
         if inner.bytes >= self.bytes_max { Err(full()) } else { Ok(()) }
     }
 
@@ -80,6 +86,7 @@ impl Queue {
             }
             self.filled.wait(&mut inner);
         }
+        inner.writing_since = Some(Instant::now());
         Some(std::mem::take(&mut inner.requests))
     }
 
@@ -95,7 +102,9 @@ impl Queue {
 
     /// Makes room again, once a group is done with.
     pub(in crate::log) fn release(&self, bytes: usize) {
-        self.inner.lock().bytes -= bytes;
+        let mut inner = self.inner.lock();
+        inner.bytes -= bytes;
+        inner.writing_since = None;
     }
 
     /// Refuses everything from now on, and what is queued.
@@ -134,10 +143,44 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// What would be queued behind a write that does not end would only wait.
+    fn check_progress(&self) -> Result<(), StorageError> {
+        let waited = self.writing_since.map(|since| since.elapsed()).unwrap_or_default();
+        if waited < Duration::from_millis(LOG_STALLED_MS) {
+            return Ok(());
+        }
+        Err(StorageError::Stalled { what: "the log".into(), seconds: waited.as_secs() })
+    }
+}
+
 fn full() -> StorageError {
     StorageError::Full { what: "the log's queue".into() }
 }
 
 fn failed(reason: &str) -> StorageError {
     StorageError::io("appending to a log that has failed", reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// a disk or a broker that hangs ends in refusals, and not in requests that wait behind each other.
+    #[test]
+    fn nothing_new_is_taken_while_a_write_does_not_end() {
+        let queue = Queue::new(100);
+        let (done, _pending) = oneshot::channel();
+        queue.push(0, Request { frames: vec![], done }).unwrap();
+        assert_eq!(queue.take().unwrap().len(), 1);
+        queue.check(0).unwrap();
+        let long_ago = Instant::now().checked_sub(Duration::from_millis(LOG_STALLED_MS + 2_000));
+        queue.inner.lock().writing_since = long_ago;
+        let refused = queue.check(0).unwrap_err();
+        assert!(matches!(refused, StorageError::Stalled { seconds: 7, .. }), "{refused}");
+        let problem = refused.problem();
+        assert_eq!((problem.status, problem.retry_after_s), (503, Some(7)));
+        queue.release(0);
+        queue.check(0).unwrap();
+    }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use arrow::buffer::{Buffer, MutableBuffer};
+use schemas::limits::LOG_READ_BYTES;
 use schemas::{Offset, Partition};
 
 use super::frame::{self, HEADER, Header};
@@ -13,7 +14,8 @@ use super::state::{Place, State};
 use super::{Identity, StorageError};
 use crate::log::Frame;
 
-/// Frames of `range` (not empty, its end is durable), about `rows_max` rows. Blocks.
+/// Frames of `range` (not empty, its end is durable), about `rows_max` rows and not many more than [`LOG_READ_BYTES`]
+/// bytes. Blocks.
 pub(super) fn read(
     state: &State,
     identity: &Identity,
@@ -22,16 +24,20 @@ pub(super) fn read(
     rows_max: usize,
 ) -> Result<Vec<Frame>, StorageError> {
     let mut frames = vec![];
-    let mut rows = 0;
+    let (mut rows, mut bytes) = (0, 0);
     let mut next = range.start;
-    while next < range.end && (rows < rows_max || frames.is_empty()) {
+    let is_enough = |frames: &[Frame], rows: usize, bytes: usize| {
+        !frames.is_empty() && (rows >= rows_max || bytes >= LOG_READ_BYTES)
+    };
+    while next < range.end && !is_enough(&frames, rows, bytes) {
         let Some(place) = state.find(partition, next) else {
             return Err(StorageError::NotFound { path: format!("partition {partition}, offset {next} of the log") });
         };
         let mut walk = Walk { identity, place };
         let before = next;
-        while next < range.end && (rows < rows_max || frames.is_empty()) {
-            let Some(frame) = walk.next_of(partition, next)? else { break };
+        while next < range.end && !is_enough(&frames, rows, bytes) {
+            let Some((frame, length)) = walk.next_of(partition, next)? else { break };
+            bytes += length;
             if frame.base > next {
                 return Err(walk.damaged(format!("partition {partition} goes on at {}, not {next}", frame.base)));
             }
@@ -55,8 +61,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// The next frame of the partition that reaches beyond `offset`, with its rows.
-    fn next_of(&mut self, partition: Partition, offset: Offset) -> Result<Option<Frame>, StorageError> {
+    /// The next frame of the partition that reaches beyond `offset`, with its rows, and its length in the file.
+    fn next_of(&mut self, partition: Partition, offset: Offset) -> Result<Option<(Frame, usize)>, StorageError> {
         while self.place.position < self.place.length {
             let header = header_at(&self.place.file, self.place.position)
                 .map_err(|cause| self.damaged(format!("at {}: {cause}", self.place.position)))?;
@@ -67,7 +73,8 @@ impl Walk<'_> {
             let position = self.place.position;
             self.place.position += u64::from(header.length);
             if header.partition == partition && header.end() > offset {
-                return self.frame_at(position, &header).map(Some);
+                let frame = self.frame_at(position, &header)?;
+                return Ok(Some((frame, header.length as usize)));
             }
         }
         Ok(None)

@@ -15,13 +15,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList, TopicPartitionListElem};
+use schemas::limits::LOG_READ_BYTES;
 use schemas::{Offset, Partition};
 
 use super::topic::{TIMEOUT, Topic};
 use crate::error::StorageError;
 use crate::kafka::Quiet;
 use crate::log::Frame;
-use crate::log::embedded::frame::{HEADER, Header, decode, is_intact};
+use crate::log::embedded::frame::{Header, decode, whole_header};
 
 /// Halving ends where so many records of the topic are left to look through.
 const NEAR: i64 = 64;
@@ -115,9 +116,9 @@ impl Reader {
     ) -> Result<Vec<Frame>, StorageError> {
         let near = self.near(partition, range.start)?;
         self.go_to(partition, near)?;
-        let (mut frames, mut rows, mut next) = (vec![], 0, range.start);
+        let (mut frames, mut rows, mut bytes, mut next) = (vec![], 0, 0, range.start);
         let until = Instant::now() + TIMEOUT;
-        while next < range.end && (rows < rows_max || frames.is_empty()) {
+        while next < range.end && (frames.is_empty() || (rows < rows_max && bytes < LOG_READ_BYTES)) {
             let Some(stored) = self.next_frame(partition)? else {
                 // A transaction is committed before its markers are in the topic: until they are, what can be
                 // read ends before what is durable.
@@ -138,6 +139,7 @@ impl Reader {
             let frame = Frame { partition, base: stored.header.base, rows: decoded };
             if let Some(frame) = frame.clip(&(next..range.end)) {
                 rows += frame.rows.num_rows();
+                bytes += stored.bytes.len();
                 next = frame.end();
                 frames.push(frame);
             }
@@ -232,9 +234,8 @@ impl Reader {
             let mut bytes = MutableBuffer::with_capacity(value.len());
             bytes.extend_from_slice(value);
             let bytes = Buffer::from(bytes);
-            let header = value.first_chunk::<HEADER>().map(Header::parse);
-            let is_ours = |header: &Header| is_intact(header, &bytes) && header.partition == partition;
-            let Some(header) = header.filter(is_ours) else {
+            let is_ours = |header: &Header| header.partition == partition;
+            let Some(header) = whole_header(&bytes, partition + 1).filter(is_ours) else {
                 let reason = format!("partition {partition} has something at {at} that is no frame of this log");
                 return Err(self.topic.damaged(&reason));
             };

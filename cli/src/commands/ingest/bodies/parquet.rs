@@ -7,17 +7,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+
+use super::EVENT_BYTES_MAX;
 
 /// Rows that are decoded at once.
 const ROWS: usize = 8_192;
+/// Rows of them that become lines at once, and bytes of lines after which no more do: a value that stands in the file
+/// once may stand in every row.
+const LINES_ROWS: usize = 64;
+const LINES_BYTES: usize = 4 * 1_048_576;
 
 /// The records of a Parquet file.
 pub(super) struct Records {
     reader: ParquetRecordBatchReader,
+    /// Decoded rows that are no lines yet.
+    rows: Option<RecordBatch>,
     /// Decoded rows as lines, and how far they are handed out.
     lines: Vec<u8>,
     at: usize,
@@ -29,34 +39,69 @@ pub(super) struct Records {
 impl Records {
     pub(super) fn new(file: File, read: Arc<AtomicU64>) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(io::Error::other)?;
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(io::Error::other)?;
+        // views share the value that many rows have
+        let options = ArrowReaderOptions::new().with_schema(with_views(metadata.schema()));
+        let metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options);
+        let metadata = metadata.map_err(io::Error::other)?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         let reader = builder.with_batch_size(ROWS).build().map_err(io::Error::other)?;
-        Ok(Self { reader, lines: vec![], at: 0, bytes_per_row: bytes / rows.max(1), read })
+        Ok(Self { reader, rows: None, lines: vec![], at: 0, bytes_per_row: bytes / rows.max(1), read })
     }
 
     /// Appends the next record as an object; false at the end.
     pub(super) fn append_next(&mut self, text: &mut Vec<u8>) -> io::Result<bool> {
-        if self.at == self.lines.len() && !self.decode()? {
-            return Ok(false);
+        while self.at == self.lines.len() {
+            if !self.next_lines()? {
+                return Ok(false);
+            }
         }
         let rest = &self.lines[self.at..];
         let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1);
+        if end > EVENT_BYTES_MAX {
+            return Err(super::too_large());
+        }
         text.extend_from_slice(&rest[..end]);
         self.at += end;
         Ok(true)
     }
 
-    fn decode(&mut self) -> io::Result<bool> {
-        let Some(rows) = self.reader.next().transpose().map_err(io::Error::other)? else { return Ok(false) };
-        self.read.fetch_add(self.bytes_per_row * rows.num_rows() as u64, Ordering::Relaxed);
+    /// Some more rows as lines; false at the end.
+    fn next_lines(&mut self) -> io::Result<bool> {
         self.lines.clear();
         self.at = 0;
+        let rows = match self.rows.take() {
+            Some(rows) => rows,
+            None => match self.reader.next().transpose().map_err(io::Error::other)? {
+                Some(rows) => in_utc(&rows).map_err(io::Error::other)?,
+                None => return Ok(false),
+            },
+        };
         let mut writer = LineDelimitedWriter::new(&mut self.lines);
-        let written = in_utc(&rows).and_then(|rows| writer.write(&rows)).and_then(|()| writer.finish());
-        written.map_err(io::Error::other)?;
+        let mut done = 0;
+        while done < rows.num_rows() && writer.get_ref().len() < LINES_BYTES {
+            let some = LINES_ROWS.min(rows.num_rows() - done);
+            writer.write(&rows.slice(done, some)).map_err(io::Error::other)?;
+            done += some;
+        }
+        writer.finish().map_err(io::Error::other)?;
+        self.read.fetch_add(self.bytes_per_row * done as u64, Ordering::Relaxed);
+        self.rows = Some(rows.slice(done, rows.num_rows() - done)).filter(|rest| rest.num_rows() > 0);
         Ok(true)
     }
+}
+
+/// The same columns, texts and bytes as views.
+fn with_views(schema: &Schema) -> SchemaRef {
+    let field = |field: &FieldRef| match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        DataType::Binary | DataType::LargeBinary => {
+            Arc::new(field.as_ref().clone().with_data_type(DataType::BinaryView))
+        }
+        _ => Arc::clone(field),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
 /// Points in time without a zone are taken as UTC.
