@@ -74,7 +74,9 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a platform in a data folder; it is ready when the simulation has let it.
     pub(crate) fn start(link: Arc<Link>, folder: &Path) -> Self {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        let mut builder = Builder::new_current_thread();
+        // one thread for what blocks: in the order in which it was begun
+        let runtime = builder.enable_time().start_paused(true).max_blocking_threads(1).build().expect("a runtime");
         std::fs::create_dir_all(folder).expect("a folder");
         std::fs::write(folder.join("node-id"), NODE.to_string()).expect("a file");
         let shared = Arc::<Shared>::default();
