@@ -34,7 +34,7 @@ pub(crate) fn play(plan: Plan) -> Result<Report, Violation> {
 pub(crate) fn play_script(plan: Plan) -> Result<Report, Violation> {
     told(Simulation::new(plan), |simulation| {
         simulation.declare()?;
-        let script: [fn(&mut Simulation) -> Option<u64>; 12] = [
+        let script: [fn(&mut Simulation) -> Option<u64>; 15] = [
             Simulation::send_events,
             |simulation| simulation.query("totals", ""),
             Simulation::send_events,
@@ -46,6 +46,10 @@ pub(crate) fn play_script(plan: Plan) -> Result<Report, Violation> {
             |simulation| simulation.run("windows", "full"),
             Simulation::roll_back,
             |simulation| simulation.query("totals", ""),
+            // two more: what was rolled back to is retired, with both its manifests
+            |simulation| simulation.run("totals", "full"),
+            Simulation::send_events,
+            |simulation| simulation.run("totals", "full"),
             |simulation| simulation.sql(Asked::Other, "DROP MATERIALIZED VIEW later"),
         ];
         for act in script {
