@@ -25,6 +25,8 @@ use super::store::SimulatedStore;
 
 /// A simulation that stands still for so long, by the machine's clock, has lost its way.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a task may go to the thread for what blocks and come back, at one moment.
+const ROUNDS: usize = 6;
 /// The node that all processes are: copies of one data folder.
 const NODE: Uuid = Uuid::from_u128(0x0b1f_01d0_0000_4000_8000_0000_0000_0001);
 /// What the processes' clients show.
@@ -137,6 +139,7 @@ impl Process {
             loop {
                 let before = self.link.arrivals();
                 self.pass_time(1).await;
+                come_to_rest().await;
                 if self.link.arrivals() == before {
                     return self.link.has_settled();
                 }
@@ -212,6 +215,15 @@ impl Watchdog {
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         let _ = self.0.watching.send(false);
+    }
+}
+
+/// Tasks whose time came with ours run to where they wait, and what they have begun on the one thread for what
+/// blocks ends: ours is begun behind it. No time passes meanwhile.
+async fn come_to_rest() {
+    for _ in 0..ROUNDS {
+        tokio::task::yield_now().await;
+        tokio::task::spawn_blocking(|| ()).await.expect("nothing panics");
     }
 }
 
