@@ -174,6 +174,8 @@ impl Simulation {
         if !self.owner().is_ready() {
             return None;
         }
+        // not beside what was let go on last
+        self.owner().settle();
         self.next_call += 1;
         let number = self.next_call;
         self.world.note(format!("call {number}: {method} {path}"));

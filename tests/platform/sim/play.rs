@@ -123,7 +123,10 @@ impl Simulation {
             }
             89..=90 => self.crash(self.processes.len() - 1),
             91..=95 if self.processes.len() < 3 && self.owner().is_ready() => self.fork_under_load()?,
-            96 => self.owner().stop(),
+            96 => {
+                self.owner().settle();
+                self.owner().stop();
+            }
             _ => self.change_weather(),
         }
         Ok(())
