@@ -40,7 +40,7 @@ const STEPS: u32 = 60;
 /// Points of the script at which the tests' runs crash, of each kind; all with `BIFOLD_SIM_CRASHES=all`.
 const CRASHES: usize = 12;
 /// Seeds in which a planted bug has to be found.
-const SEEDS_TO_FIND: u64 = 12;
+const SEEDS_TO_FIND: u64 = 40;
 
 fn number_of(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
