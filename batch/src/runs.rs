@@ -76,6 +76,8 @@ pub struct RunService {
     changed: Notify,
     /// Held while it is decided whether a view needs a run over its history.
     history: tokio::sync::Mutex<()>,
+    /// Held by a publication until what it retires is gone, and by a rollback.
+    publishing: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for RunService {
@@ -95,6 +97,7 @@ impl RunService {
             queue: Queue::default(),
             changed: Notify::new(),
             history: tokio::sync::Mutex::new(()),
+            publishing: tokio::sync::Mutex::new(()),
             parts,
         }
     }

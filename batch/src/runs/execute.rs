@@ -110,6 +110,7 @@ impl RunService {
         }
         live.enter("publish");
         live.check_stopped()?;
+        let _alone = self.publishing.lock().await;
         self.publish(&plan.view, self.manifest(live, &plan, made, certificate.verdict)).await?;
         if let Err(error) = self.retire(&plan.view).await {
             tracing::warn!(view = %live.view, %error, "old batch views remain");

@@ -49,16 +49,22 @@ impl RunService {
                 kept.insert(manifest.run);
             }
         }
-        for manifest in manifests.iter().filter(|manifest| !kept.contains(&manifest.run)) {
-            // the manifest first: one that is there names files that exist (I4)
+        let surplus = || manifests.iter().filter(|manifest| !kept.contains(&manifest.run));
+        // all manifests first, for a rollback has two of one run: one that is there names files that exist (I4)
+        for manifest in surplus() {
             self.manifests.remove(view.def.id, manifest.sequence).await?;
-            self.parts.store.delete_below(&paths::batch_view(view.def.id, manifest.run)).await?;
+        }
+        let runs: BTreeSet<u64> = surplus().map(|manifest| manifest.run).collect();
+        for run in runs {
+            self.parts.store.delete_below(&paths::batch_view(view.def.id, run)).await?;
         }
         Ok(())
     }
 
     /// Makes an older run's batch view the current one: a manifest that points to it (I10).
     pub(super) async fn roll_back(&self, view: &BatchView, run: u64) -> Result<Manifest, Problem> {
+        // a run's publication must not remove what this one is about to point to
+        let _alone = self.publishing.lock().await;
         let not_kept =
             || Problem::new(Code::NotFound, format!("view {}: the batch view of run {run} is not kept", view.def.name));
         let current = self.manifests.current(view.def.id).await.map_err(|e| stored(&e))?.ok_or_else(not_kept)?;

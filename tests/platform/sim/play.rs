@@ -17,7 +17,7 @@ pub(crate) fn play(plan: Plan) -> Result<Report, Violation> {
     told(Simulation::new(plan), |simulation| {
         simulation.declare()?;
         for _ in 0..simulation.plan.steps {
-            simulation.act();
+            simulation.act()?;
             for _ in 0..simulation.rng.random_range(0..30) {
                 simulation.tick()?;
             }
@@ -34,7 +34,7 @@ pub(crate) fn play(plan: Plan) -> Result<Report, Violation> {
 pub(crate) fn play_script(plan: Plan) -> Result<Report, Violation> {
     told(Simulation::new(plan), |simulation| {
         simulation.declare()?;
-        let script: [fn(&mut Simulation) -> Option<u64>; 12] = [
+        let script: [fn(&mut Simulation) -> Option<u64>; 15] = [
             Simulation::send_events,
             |simulation| simulation.query("totals", ""),
             Simulation::send_events,
@@ -46,6 +46,10 @@ pub(crate) fn play_script(plan: Plan) -> Result<Report, Violation> {
             |simulation| simulation.run("windows", "full"),
             Simulation::roll_back,
             |simulation| simulation.query("totals", ""),
+            // two more: what was rolled back to is retired, with both its manifests
+            |simulation| simulation.run("totals", "full"),
+            Simulation::send_events,
+            |simulation| simulation.run("totals", "full"),
             |simulation| simulation.sql(Asked::Other, "DROP MATERIALIZED VIEW later"),
         ];
         for act in script {
@@ -79,7 +83,7 @@ fn told(
 
 impl Simulation {
     /// One thing that somebody does.
-    fn act(&mut self) {
+    fn act(&mut self) -> Result<(), Violation> {
         match self.rng.random_range(0..100) {
             0..=39 => {
                 self.send_events();
@@ -118,10 +122,30 @@ impl Simulation {
                 self.world.clock.advance_us(by_us);
             }
             89..=90 => self.crash(self.processes.len() - 1),
-            91..=92 if self.processes.len() < 3 && self.owner().is_ready() => self.fork(),
-            93 => self.owner().stop(),
+            91..=95 if self.processes.len() < 3 && self.owner().is_ready() => self.fork_under_load()?,
+            96 => {
+                self.owner().settle();
+                self.owner().stop();
+            }
             _ => self.change_weather(),
         }
+        Ok(())
+    }
+
+    /// Another owner takes over while there is something to do for both.
+    fn fork_under_load(&mut self) -> Result<(), Violation> {
+        if self.plan.old_owners_publish {
+            let view = ["totals", "windows"][self.rng.random_range(0..2)];
+            self.run(view, "full");
+        }
+        self.send_events();
+        for _ in 0..self.rng.random_range(0..12) {
+            self.tick()?;
+        }
+        if self.plan.old_owners_publish || !self.may_publish() {
+            self.fork();
+        }
+        Ok(())
     }
 
     fn change_weather(&mut self) {

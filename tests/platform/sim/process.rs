@@ -25,6 +25,8 @@ use super::store::SimulatedStore;
 
 /// A simulation that stands still for so long, by the machine's clock, has lost its way.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a task may go to the thread for what blocks and come back, at one moment.
+const ROUNDS: usize = 6;
 /// The node that all processes are: copies of one data folder.
 const NODE: Uuid = Uuid::from_u128(0x0b1f_01d0_0000_4000_8000_0000_0000_0001);
 /// What the processes' clients show.
@@ -74,7 +76,9 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a platform in a data folder; it is ready when the simulation has let it.
     pub(crate) fn start(link: Arc<Link>, folder: &Path) -> Self {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        let mut builder = Builder::new_current_thread();
+        // one thread for what blocks: in the order in which it was begun
+        let runtime = builder.enable_time().start_paused(true).max_blocking_threads(1).build().expect("a runtime");
         std::fs::create_dir_all(folder).expect("a folder");
         std::fs::write(folder.join("node-id"), NODE.to_string()).expect("a file");
         let shared = Arc::<Shared>::default();
@@ -135,6 +139,7 @@ impl Process {
             loop {
                 let before = self.link.arrivals();
                 self.pass_time(1).await;
+                come_to_rest().await;
                 if self.link.arrivals() == before {
                     return self.link.has_settled();
                 }
@@ -210,6 +215,15 @@ impl Watchdog {
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         let _ = self.0.watching.send(false);
+    }
+}
+
+/// Tasks whose time came with ours run to where they wait, and what they have begun on the one thread for what
+/// blocks ends: ours is begun behind it. No time passes meanwhile.
+async fn come_to_rest() {
+    for _ in 0..ROUNDS {
+        tokio::task::yield_now().await;
+        tokio::task::spawn_blocking(|| ()).await.expect("nothing panics");
     }
 }
 
