@@ -4,8 +4,9 @@ mod dead_letters;
 mod time;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -23,6 +24,9 @@ use crate::payload::{Encoding, Format, too_large};
 use crate::service::{IngestOptions, IngestService, Payload, Reservation};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// How long the rest of a refused body is read.
+const DISCARD_MAX: Duration = Duration::from_secs(10);
 
 /// The routes of ingest.
 pub fn router(service: Arc<IngestService>) -> Router {
@@ -142,6 +146,34 @@ async fn read_body(
         return Err(too_large(bytes_max));
     }
     let mut chunks = body.into_data_stream();
+    let read = collect(&mut chunks, announced, bytes_max, reservation).await;
+    if read.is_err() {
+        discard(&mut chunks, bytes_max).await;
+    }
+    read
+}
+
+/// Reads on without keeping anything: a client that is cut off while it sends does not see why.
+async fn discard(chunks: &mut BodyDataStream, bytes_max: usize) {
+    let mut bytes = 0;
+    let rest = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            bytes += chunk.len();
+            if bytes > bytes_max {
+                break;
+            }
+        }
+    };
+    // who is slower than that is cut off
+    let _ = tokio::time::timeout(DISCARD_MAX, rest).await;
+}
+
+async fn collect(
+    chunks: &mut BodyDataStream,
+    announced: usize,
+    bytes_max: usize,
+    reservation: &mut Reservation,
+) -> Result<Bytes, Problem> {
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(chunk) = chunks.next().await {

@@ -37,6 +37,10 @@ fn describe(root: &DataFusionError) -> (Code, String, Option<String>) {
         DataFusionError::ArrowError(error, _) => (Code::ComputationFailed, error.to_string(), None),
         DataFusionError::External(error) => match error.downcast_ref::<Problem>() {
             Some(problem) => (problem.code, problem.detail.clone(), problem.hint.clone()),
+            // a pattern may come from the rows
+            None if error.to_string().starts_with("regex parse error") => {
+                (Code::ComputationFailed, error.to_string(), None)
+            }
             None => (Code::Internal, error.to_string(), None),
         },
         DataFusionError::ObjectStore(error) => (Code::StorageUnavailable, error.to_string(), None),

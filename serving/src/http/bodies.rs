@@ -2,11 +2,13 @@
 //! its `CREATE TABLE`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use schemas::{Code, Problem};
 use tokio::sync::Semaphore;
 
@@ -14,6 +16,8 @@ use crate::problem::HttpProblem;
 
 /// So many of the largest bodies fit at the same time.
 const LARGEST_AT_ONCE: usize = 2;
+/// How long a refused body is read.
+const DISCARD_MAX: Duration = Duration::from_secs(10);
 /// What is counted.
 const UNIT_BYTES: usize = 1_024;
 
@@ -50,9 +54,26 @@ pub(super) async fn admit(State(bodies): State<Bodies>, request: Request, next: 
             "bodies of {} bytes are in memory, more are not taken",
             LARGEST_AT_ONCE * bodies.units_max * UNIT_BYTES
         );
+        discard(request, bodies.units_max * UNIT_BYTES).await;
         return HttpProblem(Problem::new(Code::Overloaded, detail)).into_response();
     };
     next.run(request).await
+}
+
+/// Reads a body without keeping it: a client that is cut off while it sends does not see why.
+async fn discard(request: Request, bytes_max: usize) {
+    let mut chunks = request.into_body().into_data_stream();
+    let mut bytes = 0;
+    let rest = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            bytes += chunk.len();
+            if bytes > bytes_max {
+                break;
+            }
+        }
+    };
+    // who is slower than that is cut off
+    let _ = tokio::time::timeout(DISCARD_MAX, rest).await;
 }
 
 #[cfg(test)]

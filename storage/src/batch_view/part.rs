@@ -21,6 +21,7 @@ use super::file::PositionedFile;
 use super::index::{Index, PageRows, layout_of};
 use super::remote::RemoteFile;
 use crate::error::StorageError;
+use crate::guarded::{guarded, guarded_async};
 use crate::store::Store;
 
 /// A file, its footer and its index.
@@ -52,15 +53,15 @@ impl Part {
             ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required).with_schema(Arc::clone(schema));
         let (source, metadata) = if let Some(local) = store.local_path(&path) {
             let file = open_local(file, &local)?;
-            let metadata = ArrowReaderMetadata::load(&file, options);
+            let metadata = guarded(|| ArrowReaderMetadata::load(&file, options));
             (Source::Local(file), metadata)
         } else {
             let mut reader = RemoteFile::new(store, file);
-            let metadata = ArrowReaderMetadata::load_async(&mut reader, options).await;
+            let metadata = guarded_async(ArrowReaderMetadata::load_async(&mut reader, options)).await;
             (Source::Remote(reader), metadata)
         };
         let damaged = |reason: String| StorageError::Damaged { path: path.clone(), reason };
-        let metadata = metadata.map_err(|cause| failure(&path, cause))?;
+        let metadata = metadata.map_err(damaged)?.map_err(|cause| failure(&path, cause))?;
         let layout = layout_of(metadata.metadata()).map_err(damaged)?;
         let keys_end = layout.keys_at.checked_add(layout.keys_bytes).filter(|end| *end <= file.bytes);
         let Some(keys_end) = keys_end else { return Err(damaged("its keys lie beyond its end".into())) };
@@ -72,7 +73,8 @@ impl Part {
             }
             Source::Remote(_) => store.get_range(&path, layout.keys_at..keys_end).await?,
         };
-        let index = Index::new(&layout, metadata.metadata(), schema, &keys).map_err(damaged)?;
+        let index = guarded(|| Index::new(&layout, metadata.metadata(), schema, &keys)).map_err(damaged)?;
+        let index = index.map_err(damaged)?;
         if index.rows() != file.cells {
             return Err(damaged(format!("{} cells, the manifest says {}", index.rows(), file.cells)));
         }
@@ -87,10 +89,14 @@ impl Part {
         let rows = match &part.source {
             Source::Local(_) => {
                 let this = Arc::clone(part);
-                let read = tokio::task::spawn_blocking(move || this.read_local(&place));
-                read.await.map_err(|cause| StorageError::io(format!("reading {}", part.path), cause))??
+                let read = tokio::task::spawn_blocking(move || guarded(|| this.read_local(&place)));
+                let read = read.await.map_err(|cause| StorageError::io(format!("reading {}", part.path), cause))?;
+                read.map_err(|reason| part.damaged(reason))??
             }
-            Source::Remote(reader) => part.read_remote(reader.clone(), &place).await?,
+            Source::Remote(reader) => {
+                let read = guarded_async(part.read_remote(reader.clone(), &place)).await;
+                read.map_err(|reason| part.damaged(reason))??
+            }
         };
         let keys = part.index.keys_of(rows.columns()).map_err(|cause| part.damaged(cause.to_string()))?;
         let keys =
@@ -136,11 +142,18 @@ impl Part {
                     .with_batch_size(batch_rows)
                     .build();
                 match reader {
-                    Ok(reader) => {
-                        let rows = move |rows: Result<RecordBatch, _>| {
-                            rows.map_err(|cause: arrow::error::ArrowError| self.damaged(cause.to_string()))
+                    Ok(mut reader) => {
+                        let next = move || match guarded(|| reader.next()) {
+                            Ok(rows) => rows.map(|rows| rows.map_err(|cause| self.damaged(cause.to_string()))),
+                            Err(reason) => Some(Err(self.damaged(reason))),
                         };
-                        futures::stream::iter(reader.map(rows)).boxed()
+                        // nothing is read behind the first error
+                        let until_error = std::iter::from_fn(next).scan(false, |has_failed, rows| {
+                            let is_due = !*has_failed;
+                            *has_failed |= rows.is_err();
+                            is_due.then_some(rows)
+                        });
+                        futures::stream::iter(until_error).boxed()
                     }
                     Err(cause) => once(failure(&self.path, cause)),
                 }
@@ -150,7 +163,15 @@ impl Part {
                     .with_batch_size(batch_rows)
                     .build();
                 match stream {
-                    Ok(stream) => stream.map_err(move |cause| failure(&self.path, cause)).boxed(),
+                    Ok(stream) => futures::stream::try_unfold(stream, move |mut stream| {
+                        let this = Arc::clone(&self);
+                        async move {
+                            let next = guarded_async(stream.try_next()).await.map_err(|reason| this.damaged(reason))?;
+                            let rows = next.map_err(|cause| failure(&this.path, cause))?;
+                            Ok(rows.map(|rows| (rows, stream)))
+                        }
+                    })
+                    .boxed(),
                     Err(cause) => once(failure(&self.path, cause)),
                 }
             }

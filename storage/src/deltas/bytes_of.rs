@@ -13,6 +13,7 @@ use schemas::documents::delta::DeltaHeader;
 
 use super::{Delta, path_of};
 use crate::error::StorageError;
+use crate::guarded::guarded;
 use crate::ipc;
 
 const MAGIC: &[u8; 8] = b"BFDELTA1";
@@ -102,6 +103,10 @@ fn verified(bytes: &[u8]) -> Result<&[u8], &'static str> {
 
 /// A copy per view: the states of one view do not keep those of the others in memory.
 pub(crate) fn read_stream(stream: &[u8]) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
+    guarded(|| read_batches(stream)).map_err(arrow::error::ArrowError::IpcError)?
+}
+
+fn read_batches(stream: &[u8]) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
     let mut states = vec![];
     if stream.is_empty() {
         return Ok(states);

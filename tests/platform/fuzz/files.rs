@@ -59,8 +59,8 @@ fn with_kind(kind: u8, body: &[u8]) -> Vec<u8> {
 
 /// A long text once, and a row of eight bytes each time that it is used: what comes out is not what goes in.
 fn repeated() -> RecordBatch {
-    let text = "x".repeat(1 << 20);
-    let long: DictionaryArray<Int32Type> = std::iter::repeat_n(Some(text.as_str()), 2_000).collect();
+    let text = "x".repeat(1 << 18);
+    let long: DictionaryArray<Int32Type> = std::iter::repeat_n(Some(text.as_str()), 300).collect();
     of(vec![("id", Arc::new(long))])
 }
 

@@ -82,8 +82,15 @@ impl Running {
         assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
     }
 
-    pub(super) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub(super) fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Running {
+    /// A failing test, too, leaves nothing behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

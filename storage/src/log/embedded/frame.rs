@@ -21,6 +21,8 @@ use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
 use schemas::{Offset, Partition};
 
+use crate::guarded::guarded;
+
 /// Bytes before the IPC message.
 pub(in crate::log) const HEADER: usize = 32;
 /// Frames begin at multiples of this in a segment.
@@ -215,7 +217,8 @@ pub(in crate::log) fn decode(header: &Header, frame: &Buffer, schema: &SchemaRef
     let metadata = i32::try_from(header.metadata).map_err(|cause| ArrowError::IpcError(cause.to_string()))?;
     let block = Block::new(0, metadata, body);
     let decoder = FileDecoder::new(SchemaRef::clone(schema), MetadataVersion::V5);
-    let rows = decoder.read_record_batch(&block, &frame.slice(HEADER))?;
+    let read = guarded(|| decoder.read_record_batch(&block, &frame.slice(HEADER)));
+    let rows = read.map_err(ArrowError::IpcError)??;
     match rows {
         Some(rows) if rows.num_rows() == header.rows as usize => Ok(rows),
         Some(rows) => Err(ArrowError::IpcError(format!("{} rows, {} in the header", rows.num_rows(), header.rows))),

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::Identity;
 use super::frame::ALIGNMENT;
 use crate::error::StorageError;
+use crate::guarded::guarded;
 use crate::store::durable;
 
 const MAGIC: &[u8; 8] = b"BFLOGSEG";
@@ -217,5 +218,5 @@ fn check_header(rest: &[u8], identity: &Identity) -> Result<Begin, String> {
 fn read_schema(bytes: &[u8]) -> Result<Schema, String> {
     // A copy, for its alignment.
     let aligned = Buffer::from(bytes);
-    try_schema_from_ipc_buffer(&aligned).map_err(|cause| cause.to_string())
+    guarded(|| try_schema_from_ipc_buffer(&aligned))?.map_err(|cause| cause.to_string())
 }

@@ -14,6 +14,8 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 
+use storage::guarded::guarded;
+
 use super::EVENT_BYTES_MAX;
 
 /// Rows that are decoded at once.
@@ -38,6 +40,10 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn new(file: File, read: Arc<AtomicU64>) -> io::Result<Self> {
+        guarded(|| Self::open(file, read)).map_err(io::Error::other)?
+    }
+
+    fn open(file: File, read: Arc<AtomicU64>) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(io::Error::other)?;
         // views share the value that many rows have
@@ -73,10 +79,12 @@ impl Records {
         self.at = 0;
         let rows = match self.rows.take() {
             Some(rows) => rows,
-            None => match self.reader.next().transpose().map_err(io::Error::other)? {
-                Some(rows) => in_utc(&rows).map_err(io::Error::other)?,
-                None => return Ok(false),
-            },
+            None => {
+                match guarded(|| self.reader.next()).map_err(io::Error::other)?.transpose().map_err(io::Error::other)? {
+                    Some(rows) => in_utc(&rows).map_err(io::Error::other)?,
+                    None => return Ok(false),
+                }
+            }
         };
         let mut writer = LineDelimitedWriter::new(&mut self.lines);
         let mut done = 0;
