@@ -249,7 +249,6 @@ async fn on_one_folder(world: &Arc<World>, number: usize, kills: usize, rng: &mu
     report.note("last runs", begun);
     report.acknowledged += oracle.acknowledged();
     for verdict in verdicts.into_values() {
-        assert_eq!(verdict, "exact", "a run disagreed");
         *report.verdicts.entry(verdict).or_default() += 1;
     }
 }
@@ -372,6 +371,7 @@ async fn note_verdicts(client: &Client, known: &mut BTreeMap<u64, String>) {
     let answer: Value = answer.json().await.unwrap();
     for certificate in answer["certificates"].as_array().into_iter().flatten() {
         let verdict = certificate["verdict"].as_str().unwrap().to_owned();
+        assert_eq!(verdict, "exact", "a run disagreed: {certificate}");
         known.insert(certificate["run"].as_u64().unwrap(), verdict);
     }
 }
