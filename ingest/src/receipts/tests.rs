@@ -58,21 +58,39 @@ async fn rolled_up_receipts_say_the_same() {
     assert_eq!(again.replayed().await.unwrap(), marks);
 }
 
-/// A log of dead letters with these append times.
-fn letters(times_us: &[i64]) -> Arc<MemoryLog> {
-    let letters = log(1);
+/// A log of records or dead letters with these append times.
+fn at_times(times_us: &[i64]) -> Arc<MemoryLog> {
+    let log = log(1);
+    append(&log, times_us);
+    log
+}
+
+fn append(log: &MemoryLog, times_us: &[i64]) {
     for (base, time_us) in (0..).zip(times_us) {
         let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![*time_us]).with_timezone("UTC"));
         let rows = RecordBatch::try_from_iter([(APPEND_TIME, times)]).unwrap();
-        letters.push(Frame { partition: 0, base, rows });
+        log.push(Frame { partition: 0, base, rows });
     }
-    letters
+}
+
+/// A run may look between the append and its receipt: the first records of a partition count all the same.
+#[tokio::test]
+async fn first_records_count_before_their_receipt() {
+    let records = log(1);
+    let receipts = Receipts::new(Arc::clone(&records) as Arc<dyn Log>, log(1), log(1));
+    assert_eq!(receipts.intake(&Cut::default()).await.unwrap(), [], "the book is read");
+    append(&records, &[1, 2, BUCKET_US + 1]);
+    let intake = receipts.intake(&Cut(vec![3])).await.unwrap();
+    let found: Vec<_> = intake.iter().map(|bucket| (bucket.bucket_us, bucket.counts.accepted, bucket.landed)).collect();
+    assert_eq!(found, [(0, 2, 2), (BUCKET_US, 1, 1)]);
+    assert!(intake.iter().all(|bucket| bucket.counts.balance() == 0));
+    assert!(receipts.begin(0, 0, 1).await.unwrap().is_some(), "the receipt is still written");
 }
 
 /// The process ended between a dead letter and its receipt: the ledger has it all the same, once.
 #[tokio::test]
 async fn letters_without_a_receipt_are_counted_once() {
-    let (letters, rows) = (letters(&[1, 2, 3, BUCKET_US + 1]), log(1));
+    let (letters, rows) = (at_times(&[1, 2, 3, BUCKET_US + 1]), log(1));
     let open = || Receipts::new(log(2), Arc::clone(&letters) as Arc<dyn Log>, Arc::clone(&rows) as Arc<dyn Log>);
     let first = open();
     first.write(vec![Entry::quarantined(1, 1)]).await.unwrap();
