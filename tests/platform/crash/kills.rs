@@ -84,11 +84,11 @@ impl World {
             return vec![Victim::Bifold];
         }
         match rng.random_range(0..100) {
-            0..58 => vec![Victim::Bifold],
-            58..86 => vec![Victim::Store],
-            86..93 => vec![Victim::Broker],
-            93..97 => vec![Victim::Bifold, Victim::Store],
-            97..99 => vec![Victim::Bifold, Victim::Broker],
+            0..60 => vec![Victim::Bifold],
+            60..92 => vec![Victim::Store],
+            92..95 => vec![Victim::Broker],
+            95..98 => vec![Victim::Bifold, Victim::Store],
+            98 => vec![Victim::Bifold, Victim::Broker],
             _ => vec![Victim::Bifold, Victim::Broker, Victim::Store],
         }
     }
