@@ -132,7 +132,16 @@ impl Receipts {
     pub(crate) async fn intake(&self, landed: &Cut) -> Result<Vec<IntakeBucket>, StorageError> {
         let book = self.book().await?;
         let head = self.records.head();
-        Ok(book.lock().intake(&head, landed))
+        let mut begun = {
+            let book = book.lock();
+            if book.knows_beginnings(&head) {
+                return Ok(book.intake(&head, landed));
+            }
+            book.clone()
+        };
+        // a partition has just got its first records, and the receipt that says so is on its way
+        self.fill_boundaries(&mut begun).await?;
+        Ok(begun.intake(&head, landed))
     }
 
     /// Dead letters that were replayed, with the time.

@@ -11,7 +11,7 @@ type Place = (Partition, i64);
 /// Stands for "no partition" in a [`Place`].
 const NONE: Partition = Partition::MAX;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Book {
     /// Of requests that left a receipt.
     counts: BTreeMap<Place, IntakeCounts>,
@@ -68,6 +68,11 @@ impl Book {
         let mut newest = self.boundaries.range((partition, i64::MIN)..=(partition, i64::MAX)).rev();
         let (place, offset) = newest.next().map(|last| newest.next().unwrap_or(last))?;
         Some((place.1, *offset))
+    }
+
+    /// True if of every partition with records it is known where its first bucket begins.
+    pub(super) fn knows_beginnings(&self, head: &Cut) -> bool {
+        head.iter().all(|(partition, end)| end == 0 || self.settled_boundary(partition).is_some())
     }
 
     /// What one append may replace all rows by.

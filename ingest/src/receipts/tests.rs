@@ -5,7 +5,6 @@ use storage::log::memory::Disk;
 use storage::log::{Frame, MemoryLog};
 
 use super::*;
-
 use crate::testing::{Content, log};
 
 fn receipts() -> (Receipts, Arc<MemoryLog>) {
@@ -113,14 +112,24 @@ async fn bucket_begins_at_its_first_record_whichever_receipt_is_there() {
     assert_eq!(accepted(&open()).await, [(0, 1), (1, 2)]);
 }
 
+/// A run may look between the append and its receipt: the first records of a partition count all the same.
+#[tokio::test]
+async fn first_records_count_before_their_receipt() {
+    let records = log(1);
+    let receipts = Receipts::new(Arc::clone(&records) as Arc<dyn Log>, log(1), log(1));
+    assert_eq!(receipts.intake(&Cut::default()).await.unwrap(), [], "the book is read");
+    [1, 2, BUCKET_US + 1].into_iter().for_each(|append_us| push_record(&records, append_us));
+    let intake = receipts.intake(&Cut(vec![3])).await.unwrap();
+    let found: Vec<_> = intake.iter().map(|bucket| (bucket.bucket_us, bucket.counts.accepted, bucket.landed)).collect();
+    assert_eq!(found, [(0, 2, 2), (BUCKET_US, 1, 1)]);
+    assert!(intake.iter().all(|bucket| bucket.counts.balance() == 0));
+    assert!(receipts.begin(0, 0, 1).await.unwrap().is_some(), "the receipt is still written");
+}
+
 /// A log of dead letters with these append times.
 fn letters(times_us: &[i64]) -> Arc<MemoryLog> {
     let letters = log(1);
-    for (base, time_us) in (0..).zip(times_us) {
-        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![*time_us]).with_timezone("UTC"));
-        let rows = RecordBatch::try_from_iter([(APPEND_TIME, times)]).unwrap();
-        letters.push(Frame { partition: 0, base, rows });
-    }
+    times_us.iter().for_each(|append_us| push_record(&letters, *append_us));
     letters
 }
 

@@ -84,11 +84,11 @@ impl World {
             return vec![Victim::Bifold];
         }
         match rng.random_range(0..100) {
-            0..58 => vec![Victim::Bifold],
-            58..86 => vec![Victim::Store],
-            86..93 => vec![Victim::Broker],
-            93..97 => vec![Victim::Bifold, Victim::Store],
-            97..99 => vec![Victim::Bifold, Victim::Broker],
+            0..60 => vec![Victim::Bifold],
+            60..92 => vec![Victim::Store],
+            92..95 => vec![Victim::Broker],
+            95..98 => vec![Victim::Bifold, Victim::Store],
+            98 => vec![Victim::Bifold, Victim::Broker],
             _ => vec![Victim::Bifold, Victim::Broker, Victim::Store],
         }
     }
@@ -249,7 +249,6 @@ async fn on_one_folder(world: &Arc<World>, number: usize, kills: usize, rng: &mu
     report.note("last runs", begun);
     report.acknowledged += oracle.acknowledged();
     for verdict in verdicts.into_values() {
-        assert_eq!(verdict, "exact", "a run disagreed");
         *report.verdicts.entry(verdict).or_default() += 1;
     }
 }
@@ -372,6 +371,7 @@ async fn note_verdicts(client: &Client, known: &mut BTreeMap<u64, String>) {
     let answer: Value = answer.json().await.unwrap();
     for certificate in answer["certificates"].as_array().into_iter().flatten() {
         let verdict = certificate["verdict"].as_str().unwrap().to_owned();
+        assert_eq!(verdict, "exact", "a run disagreed: {certificate}");
         known.insert(certificate["run"].as_u64().unwrap(), verdict);
     }
 }
