@@ -173,7 +173,8 @@ impl QueryEngine {
         let mut snapshots = Snapshots::new(&self.parts, &catalog, &request.at_least, timeout)?;
         let covered = [snapshots.view(def, Layer::Merged).await?];
         assert_fresh(&self.parts, &covered, request.max_staleness).await?;
-        let Some(found) = self.lookup.get(&covered[0].view, &covered[0].snapshot, key).await? else { return Ok(None) };
+        let found = self.lookup.get(&covered[0].view, &covered[0].snapshot, key).await;
+        let Some(found) = found.map_err(|problem| of_view(name, problem))? else { return Ok(None) };
         let limit = self.row_limit(request);
         Ok(Some(QueryAnswer {
             freshness: freshness(&self.parts, &covered, &self.late).await,
@@ -183,6 +184,14 @@ impl QueryEngine {
             rows: vec![found.rows.slice(0, found.rows.num_rows().min(limit))],
             statistics: statistics(found.cells_read, found.bytes_read),
         }))
+    }
+}
+
+/// A value that cannot be computed, of a view that the client knows by name.
+fn of_view(name: &str, problem: Problem) -> Problem {
+    match problem.code {
+        Code::ComputationFailed => Problem { detail: format!("view {name}: {}", problem.detail), ..problem },
+        _ => problem,
     }
 }
 

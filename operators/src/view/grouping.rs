@@ -1,0 +1,31 @@
+//! Groups in other words: `SELECT DISTINCT`, and the sets of `ROLLUP`, `CUBE` and `GROUPING SETS`.
+//!
+//! With grouping sets a record is folded once for each set; a cell's key is the columns, nulls where the
+//! set has none, and the number of the set, which `grouping()` is computed from. The set `()` has a row as
+//! soon as a record was counted.
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
+
+/// `SELECT DISTINCT` over the stream: groups without an aggregate.
+pub(super) fn distinct_as_groups(plan: LogicalPlan) -> Result<LogicalPlan> {
+    if plan.exists(|node| Ok(matches!(node, LogicalPlan::Aggregate(_))))? {
+        return Ok(plan);
+    }
+    let grouped = plan.transform_down(|node| match node {
+        LogicalPlan::Distinct(Distinct::All(input)) => {
+            let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
+            let groups = LogicalPlan::Aggregate(Aggregate::try_new(input, columns, vec![])?);
+            Ok(Transformed::new(groups, true, TreeNodeRecursion::Stop))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(grouped.data)
+}
+
+/// The keys as they are written, without the sets that they are grouped in.
+pub(super) fn plain_keys(aggregate: &Aggregate) -> Result<Vec<Expr>> {
+    Ok(grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect())
+}
