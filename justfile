@@ -19,7 +19,7 @@ test:
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
 
-# a benchmark: ingest | recompute | lookup | freshness | build
+# a benchmark: ingest | recompute | lookup | operators | freshness | build
 bench WORK *ARGS:
     benches/run.sh {{WORK}} {{ARGS}}
 
