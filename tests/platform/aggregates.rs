@@ -25,7 +25,7 @@ async fn ingest(client: &Client) {
 }
 
 async fn look_up(client: &Client, view: &str, key: &str) -> (u16, Value) {
-    let answer = client.request("GET", &format!("/v1/views/{view}?k={key}")).send().await.unwrap();
+    let answer = client.request("GET", &format!("/v1/views/{view}?k=eq.{key}")).send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 

@@ -179,7 +179,12 @@ fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<(Logic
     let calls = aggregate.aggr_expr.iter().map(|call| lower_call(call, input.schema(), [&partition, &offset]));
     let calls = calls.collect::<Result<Vec<_>>>()?;
     let mut aggregates = vec![evidence::evidence().call(vec![partition, offset, late])];
-    aggregates.extend(calls.iter().map(|call| call.expression.clone()));
+    for (index, call) in calls.iter().enumerate() {
+        // two calls may be kept the same way: `max(x)`, `max(DISTINCT x)`
+        let again = aggregates.contains(&call.expression);
+        let expression = call.expression.clone();
+        aggregates.push(if again { expression.alias(format!("call {index}")) } else { expression });
+    }
     Ok((LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), keys, aggregates)?), calls))
 }
 

@@ -77,9 +77,21 @@ impl Generator<'_> {
             view.sets = Some(match self.rng.random_range(0..3) {
                 0 => rollup(keys),
                 1 => cube(keys),
-                _ => (0..self.rng.random_range(1..4)).map(|_| (0..keys).map(|_| self.chance(0.6)).collect()).collect(),
+                _ => self.sets(keys),
             });
         }
+    }
+
+    /// Some sets, the same one perhaps twice; each key is in one of them.
+    fn sets(&mut self, keys: usize) -> Vec<Vec<bool>> {
+        let count = self.rng.random_range(1..4);
+        let mut sets: Vec<Vec<bool>> = (0..count).map(|_| (0..keys).map(|_| self.chance(0.6)).collect()).collect();
+        for key in 0..keys {
+            if sets.iter().all(|set| !set[key]) {
+                sets[0][key] = true;
+            }
+        }
+        sets
     }
 
     fn window_us(&mut self) -> i64 {

@@ -128,6 +128,15 @@ fn nothing_has_no_value() {
     assert_eq!(ask(&view, nothing, "SELECT * FROM v").unwrap(), ["0       "]);
 }
 
+/// Calls that are kept the same way are two columns all the same.
+#[test]
+fn equal_calls_stand_side_by_side() {
+    let view = compile(
+        "SELECT k, max(n) AS a, max(DISTINCT n) AS b, any_value(n) AS c, first_value(n) IGNORE NULLS AS d FROM s GROUP BY k",
+    );
+    assert_eq!(ask(&view, fold(&view, ROWS), "SELECT * FROM v WHERE k = 'a'").unwrap(), ["a 4 4 1 1"]);
+}
+
 /// The set `()` has no key, and nulls of a column are told from "not in this set" by `grouping()`.
 #[rstest]
 #[case(
@@ -144,6 +153,7 @@ fn nothing_has_no_value() {
 )]
 #[case("SELECT k, count(*) AS c FROM s GROUP BY k, ROLLUP (n) HAVING grouping(n) = 1", &["a 5", "b 1"])]
 #[case("SELECT DISTINCT k, n > 3 AS big FROM s WHERE n IS NOT NULL", &["a false", "a true", "b true"])]
+#[case("SELECT DISTINCT k AS a, k AS b FROM s", &["a a", "b b"])]
 #[case("SELECT DISTINCT c FROM (SELECT k, min(x) > 0 AS c FROM s GROUP BY k) AS q", &["true"])]
 fn groups_answer(#[case] sql: &str, #[case] expected: &[&str]) {
     let view = compile(sql);
