@@ -28,7 +28,7 @@ demo *ARGS:
 kills WHAT *NUMBER:
     infra/kills.sh {{WHAT}} {{NUMBER}}
 
-# a benchmark: ingest | recompute | lookup | freshness | landing | duplicates | recovery | kafka | build
+# a benchmark: ingest | recompute | lookup | operators | freshness | landing | duplicates | recovery | kafka | build
 bench WORK *ARGS:
     benches/run.sh {{WORK}} {{ARGS}}
 

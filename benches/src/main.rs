@@ -3,6 +3,7 @@
 //! Each prints one line `RESULT {…}` as the peers' scripts do: wall and CPU seconds of the work itself.
 
 mod acknowledgement;
+mod aggregates;
 mod decode;
 mod duplicates;
 mod events;
@@ -40,6 +41,8 @@ enum Work {
     },
     /// W2: the rows of a Parquet folder, landed as the master of a stream, recomputed into an indexed batch view.
     Recompute(recompute::Options),
+    /// The aggregates alone, beside DataFusion's own.
+    Operators(aggregates::Options),
     /// W3: one cell by key, in process and over HTTP, with deltas present.
     Lookup(lookup::Options),
     /// Events a second and time to the acknowledgement, over sizes of bodies and the clients' linger.
@@ -59,6 +62,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().work {
         Work::Decode { ndjson, block } => decode::run(&ndjson, block),
         Work::Recompute(options) => runtime.block_on(recompute::run(options)),
+        Work::Operators(options) => runtime.block_on(aggregates::run(options)),
         Work::Lookup(options) => runtime.block_on(lookup::run(options)),
         Work::Ingest(options) => runtime.block_on(acknowledgement::run(options)),
         Work::Landing(options) => runtime.block_on(landing::run(options)),

@@ -63,17 +63,19 @@ impl CellTable {
 
     /// Folds rows of the row program's output.
     pub(crate) fn update(&mut self, rows: &RecordBatch) -> Result<()> {
+        let array = |e: &Arc<dyn PhysicalExpr>| e.evaluate(rows)?.into_array(rows.num_rows());
+        let each = |arguments: &Vec<_>| arguments.iter().map(array).collect::<Result<Vec<ArrayRef>>>();
+        let arguments = self.arguments.iter().map(each).collect::<Result<Vec<_>>>()?;
+        let filters = self.plan.filters.iter().map(|filter| filter.as_ref().map(array).transpose());
+        let filters = filters.collect::<Result<Vec<_>>>()?;
+        // once, or once for each grouping set
         for keys in evaluate_group_by(&self.plan.group_by, rows)? {
             self.groups.intern(&keys, &mut self.indices)?;
-        }
-        let cells = self.groups.len();
-        let aggregates = self.accumulators.iter_mut().zip(&self.arguments).zip(&self.plan.filters);
-        for ((accumulator, arguments), filter) in aggregates {
-            let values = arguments.iter().map(|e| e.evaluate(rows)?.into_array(rows.num_rows()));
-            let values = values.collect::<Result<Vec<ArrayRef>>>()?;
-            let filter = filter.as_ref().map(|e| e.evaluate(rows)?.into_array(rows.num_rows())).transpose()?;
-            let filter = filter.as_ref().map(AsArray::as_boolean);
-            accumulator.update_batch(&values, &self.indices, filter, cells)?;
+            let cells = self.groups.len();
+            for ((accumulator, values), filter) in self.accumulators.iter_mut().zip(&arguments).zip(&filters) {
+                let filter = filter.as_ref().map(AsArray::as_boolean);
+                accumulator.update_batch(values, &self.indices, filter, cells)?;
+            }
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
+use crate::aggregates::name_view;
 use crate::view::{CELLS, CellPlan, View};
 
 /// Where the states of a view come from: a batch view, deltas, a tail, or all of them.
@@ -39,15 +40,16 @@ pub trait StateSource: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<Arc<dyn ExecutionPlan>>>;
 }
 
-/// The view as a table with its output columns. Filters on keys are applied below the merge.
-pub fn table(view: &Arc<View>, source: Arc<dyn StateSource>) -> Result<Arc<dyn TableProvider>> {
+/// The view as a table with its output columns. Filters on keys are applied below the merge. `name` is what
+/// errors call the view.
+pub fn table(view: &Arc<View>, name: &str, source: Arc<dyn StateSource>) -> Result<Arc<dyn TableProvider>> {
     let cells = provider_as_source(Arc::new(Cells { view: Arc::clone(view), source }));
     let plan = view.finish().clone().transform_up(|node| match node {
         LogicalPlan::TableScan(mut scan) if scan.table_name.table() == CELLS => {
             scan.source = Arc::clone(&cells);
             Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
         }
-        other => Ok(Transformed::no(other)),
+        other => other.map_expressions(|expression| expression.transform_up(|e| Ok(name_view(e, name)))),
     })?;
     Ok(Arc::new(ViewTable::new(plan.data, None)))
 }

@@ -6,6 +6,7 @@
 //! ```
 
 mod compile;
+mod grouping;
 mod hidden;
 mod refuse;
 #[cfg(test)]
@@ -72,6 +73,7 @@ pub struct View {
     /// Above the aggregate, reading [`CELLS`].
     finish: LogicalPlan,
     is_global: bool,
+    beyond_plain_sql: bool,
 }
 
 /// The aggregate itself, bound to the row program's output. What fold, merge and answer share.
@@ -137,6 +139,12 @@ impl View {
     /// True for a view without `GROUP BY`: it has one row, also when no record was counted.
     pub fn is_global(&self) -> bool {
         self.is_global
+    }
+
+    /// True if plain SQL over the same records may well say something else: it knows no positions in the log,
+    /// so what depends on an order may come out in another one.
+    pub fn is_beyond_plain_sql(&self) -> bool {
+        self.beyond_plain_sql
     }
 
     /// For each output column the key column it is, if the finish only renames it: a filter on it can

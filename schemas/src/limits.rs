@@ -49,6 +49,13 @@ pub const VIEW_PAGE_BYTES: usize = 262_144;
 /// Bytes of decoded pages that an open batch view keeps.
 pub const VIEW_PAGE_CACHE_BYTES: usize = 32 * 1_048_576;
 
+/// Values that one cell of an aggregate keeps which keeps values: `count(DISTINCT x)`, `median_exact`, lists,
+/// ranks. A constant, because it is a part of what a state means: two nodes with other bounds would make
+/// other states of the same records.
+pub const CELL_VALUES_MAX: usize = 65_536;
+/// Bytes of those values.
+pub const CELL_VALUE_BYTES_MAX: usize = 1_048_576;
+
 /// Bounds that configuration may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

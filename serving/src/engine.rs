@@ -182,7 +182,8 @@ impl QueryEngine {
         let mut snapshots = Snapshots::new(&self.parts, &catalog, &request.at_least, timeout)?;
         let covered = [snapshots.view(def, Layer::Merged).await?];
         assert_fresh(&self.parts, &covered, request.max_staleness).await?;
-        let Some(found) = self.lookup.get(&covered[0].view, &covered[0].snapshot, key).await? else { return Ok(None) };
+        let found = self.lookup.get(&covered[0].view, &covered[0].snapshot, key).await;
+        let Some(found) = found.map_err(|problem| of_view(name, problem))? else { return Ok(None) };
         let limit = self.row_limit(request);
         Ok(Some(QueryAnswer {
             freshness: freshness(&self.parts, &covered, &self.late).await,
@@ -197,6 +198,14 @@ impl QueryEngine {
 
 fn crowded() -> Problem {
     Problem::new(Code::Overloaded, "the queries that are running use all memory that queries may use")
+}
+
+/// A value that cannot be computed, of a view that the client knows by name.
+fn of_view(name: &str, problem: Problem) -> Problem {
+    match problem.code {
+        Code::ComputationFailed => Problem { detail: format!("view {name}: {}", problem.detail), ..problem },
+        _ => problem,
+    }
 }
 
 fn timed_out(timeout: Duration) -> Problem {

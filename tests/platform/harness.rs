@@ -153,12 +153,27 @@ fn with_exact_floats(mut body: Value, text: &str) -> Value {
     let exact: Rows = serde_json::from_str(text).unwrap();
     for (row, texts) in exact.rows.iter().enumerate() {
         for (column, text) in texts.iter().enumerate() {
-            if body["rows"][row][column].is_f64() {
-                body["rows"][row][column] = Value::from(text.get());
-            }
+            keep_exact(&mut body["rows"][row][column], text);
         }
     }
     body
+}
+
+/// The same of a value, also inside lists and objects.
+fn keep_exact(value: &mut Value, text: &serde_json::value::RawValue) {
+    match value {
+        Value::Array(items) => {
+            let texts: Vec<Box<serde_json::value::RawValue>> = serde_json::from_str(text.get()).unwrap();
+            items.iter_mut().zip(&texts).for_each(|(item, text)| keep_exact(item, text));
+        }
+        Value::Object(members) => {
+            let texts: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> =
+                serde_json::from_str(text.get()).unwrap();
+            members.iter_mut().for_each(|(name, member)| keep_exact(member, &texts[name]));
+        }
+        number if number.is_f64() => *number = Value::from(text.get()),
+        _ => {}
+    }
 }
 
 /// The rows of an answer.

@@ -2,6 +2,7 @@
 //! no code with it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod aggregates;
 mod architecture;
 mod commits;
 mod crash;

@@ -20,6 +20,8 @@ mod expression;
 mod fixed;
 mod fold;
 mod generate;
+mod ordered;
+mod pairs;
 mod value;
 mod view;
 mod whole;

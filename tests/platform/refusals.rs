@@ -12,8 +12,11 @@ const STREAM: &str = "CREATE STREAM s (id TEXT NOT NULL, k TEXT, x DOUBLE PRECIS
 #[rstest]
 #[case::nested("SELECT avg(c) FROM (SELECT k, count(*) AS c FROM s GROUP BY k) AS q", "aggregate over an aggregate")]
 #[case::median("SELECT k, median(x) FROM s GROUP BY k", "approx_percentile_cont")]
-#[case::array_agg("SELECT k, array_agg(x) FROM s GROUP BY k", "array_agg")]
-#[case::count_distinct("SELECT k, count(DISTINCT x) FROM s GROUP BY k", "approx_distinct")]
+#[case::median_exact("SELECT k, median(x) FROM s GROUP BY k", "median_exact(x)")]
+#[case::nth_value("SELECT k, nth_value(x, 2) FROM s GROUP BY k", "first_value(x ORDER BY k)")]
+#[case::distinct_pairs("SELECT k, corr(DISTINCT x, n) FROM s GROUP BY k", "leave DISTINCT out")]
+#[case::distinct_order("SELECT k, array_agg(DISTINCT x ORDER BY n) FROM s GROUP BY k", "ordered by x alone")]
+#[case::separator("SELECT k, string_agg(k, id) FROM s GROUP BY k", "separator must be a constant")]
 #[case::now("SELECT k, count(*) FROM s WHERE at > now() GROUP BY k", "now()")]
 #[case::random("SELECT random() AS r, count(*) FROM s GROUP BY 1", "random()")]
 #[case::window(
@@ -23,9 +26,9 @@ const STREAM: &str = "CREATE STREAM s (id TEXT NOT NULL, k TEXT, x DOUBLE PRECIS
 #[case::limit("SELECT k, count(*) FROM (SELECT * FROM s LIMIT 3) AS q GROUP BY k", "LIMIT below the aggregate")]
 #[case::self_join("SELECT a.k, count(*) FROM s AS a JOIN s AS b ON a.id = b.id GROUP BY a.k", "stream with a stream")]
 #[case::other_stream("SELECT s.k, count(*) FROM s JOIN t ON s.id = t.id GROUP BY s.k", "the streams")]
-#[case::distinct("SELECT DISTINCT k FROM s", "GROUP BY")]
+#[case::distinct_on("SELECT DISTINCT ON (k) k, x FROM s", "first_value(x ORDER BY k)")]
+#[case::distinct_inside("SELECT count(*) FROM (SELECT DISTINCT k FROM s) AS q", "DISTINCT")]
 #[case::no_aggregate("SELECT k FROM s", "without an aggregate")]
-#[case::rollup("SELECT k, count(*) FROM s GROUP BY ROLLUP (k)", "ROLLUP")]
 #[case::subquery("SELECT k, count(*) FROM s WHERE x > (SELECT max(x) FROM s) GROUP BY k", "")]
 #[case::month_window(
     "SELECT window_start, count(*) FROM TUMBLE(s, at, INTERVAL '1 month') GROUP BY 1",

@@ -5,16 +5,16 @@ pub(crate) mod histogram;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, LargeBinaryBuilder, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, LargeBinaryBuilder};
+use arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{Result, ScalarValue, plan_datafusion_err, plan_err};
 use datafusion::logical_expr::function::AccumulatorArgs;
-use datafusion::logical_expr::{ColumnarValue, EmitTo, GroupsAccumulator};
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use self::histogram::Histogram;
 use super::groups::{Groups, Rows, bytes_of};
 use super::sum::numeric;
-use super::udaf::{Definition, Distinct, StateColumn, boxed};
+use super::udaf::{Definition, Distinct, StateColumn, boxed, constant};
 
 /// The two aggregates of this file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,7 +63,7 @@ impl Definition for ApproxPercentile {
 
     fn groups(&self, call: &AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
         let percentile = match self {
-            Self::Any => percentile_of(call)?,
+            Self::Any => percentile_of(self.name(), call)?,
             Self::Median => 0.5,
         };
         boxed(Histograms { percentile, groups: Vec::new(), heap: 0 })
@@ -75,13 +75,10 @@ impl Definition for ApproxPercentile {
 }
 
 /// The literal second argument; mirrored for `ORDER BY x DESC`.
-fn percentile_of(call: &AccumulatorArgs<'_>) -> Result<f64> {
-    let wanted = || plan_datafusion_err!("approx_percentile_cont: the percentile must be a constant between 0 and 1");
-    let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
-    let Ok(ColumnarValue::Scalar(scalar)) = call.exprs.get(1).ok_or_else(wanted)?.evaluate(&nothing) else {
-        return Err(wanted());
-    };
-    let ScalarValue::Float64(Some(percentile)) = scalar.cast_to(&DataType::Float64)? else { return Err(wanted()) };
+pub(crate) fn percentile_of(name: &str, call: &AccumulatorArgs<'_>) -> Result<f64> {
+    let wanted = || plan_datafusion_err!("{name}: the percentile must be a constant between 0 and 1");
+    let scalar = constant(call, 1).ok_or_else(wanted)?.cast_to(&DataType::Float64)?;
+    let ScalarValue::Float64(Some(percentile)) = scalar else { return Err(wanted()) };
     if !(0.0..=1.0).contains(&percentile) {
         return Err(wanted());
     }

@@ -26,13 +26,19 @@ pub(crate) enum Bits {
     Xor,
 }
 
-impl Definition for Bits {
-    fn name(&self) -> &'static str {
+impl Bits {
+    fn sql_name(&self) -> &'static str {
         match self {
             Self::And => "bit_and",
             Self::Or => "bit_or",
             Self::Xor => "bit_xor",
         }
+    }
+}
+
+impl Definition for Bits {
+    fn name(&self) -> &'static str {
+        self.sql_name()
     }
 
     fn distinct(&self) -> Distinct {
@@ -55,7 +61,7 @@ impl Definition for Bits {
     }
 
     fn state(&self, args: &[DataType]) -> Result<Vec<StateColumn>> {
-        Ok(vec![(self.name(), only(self.name(), args)?.clone(), true)])
+        Ok(vec![(self.sql_name(), only(self.name(), args)?.clone(), true)])
     }
 
     fn groups(&self, call: &AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {

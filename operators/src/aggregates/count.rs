@@ -22,7 +22,7 @@ impl Definition for Count {
 
     fn distinct(&self) -> Distinct {
         Distinct::Refused(
-            "count(distinct x) keeps every value and is not supported in a view; write approx_distinct(x)",
+            "count(DISTINCT x) is lowered to a set before it is folded; this one was not: write approx_distinct(x)",
         )
     }
 

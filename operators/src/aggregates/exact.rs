@@ -13,5 +13,6 @@ pub(crate) mod cells;
 pub(crate) mod limbs;
 pub(crate) mod natural;
 pub(crate) mod round;
+pub(crate) mod scaled;
 pub(crate) mod whole;
 pub(crate) mod window;

@@ -17,9 +17,13 @@ use super::udaf::{Definition, Distinct, StateColumn, boxed, only};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Extreme<const MAX: bool>;
 
+impl<const MAX: bool> Extreme<MAX> {
+    const NAME: &'static str = if MAX { "max" } else { "min" };
+}
+
 impl<const MAX: bool> Definition for Extreme<MAX> {
     fn name(&self) -> &'static str {
-        if MAX { "max" } else { "min" }
+        Self::NAME
     }
 
     fn distinct(&self) -> Distinct {
@@ -42,7 +46,7 @@ impl<const MAX: bool> Definition for Extreme<MAX> {
     }
 
     fn state(&self, args: &[DataType]) -> Result<Vec<StateColumn>> {
-        Ok(vec![(self.name(), only(self.name(), args)?.clone(), true)])
+        Ok(vec![(Self::NAME, only(self.name(), args)?.clone(), true)])
     }
 
     fn groups(&self, call: &AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {

@@ -1,4 +1,5 @@
 //! Answers against an oracle that shares no code: rational arithmetic; and SQL through DataFusion.
 
+mod frozen;
 mod oracle;
 mod sql;

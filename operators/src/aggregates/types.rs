@@ -12,6 +12,18 @@ use super::groups::Rows;
 
 /// Calls `$body!(PrimitiveType)` for the Arrow type of a primitive that has an order, else `$other`.
 macro_rules! with_primitive {
+    ($data_type:expr, $body:ident, $other:expr) => {
+        match $data_type {
+            arrow::datatypes::DataType::Decimal128(..) => $body!(arrow::datatypes::Decimal128Type),
+            arrow::datatypes::DataType::Decimal256(..) => $body!(arrow::datatypes::Decimal256Type),
+            _ => $crate::aggregates::types::with_narrow!($data_type, $body, $other),
+        }
+    };
+}
+pub(crate) use with_primitive;
+
+/// [`with_primitive`] for the primitives of up to 64 bits.
+macro_rules! with_narrow {
     ($data_type:expr, $body:ident, $other:expr) => {{
         #[allow(unused_imports, reason = "a body may ignore the type")]
         use arrow::datatypes as t;
@@ -29,8 +41,6 @@ macro_rules! with_primitive {
             DataType::Float64 => $body!(t::Float64Type),
             DataType::Decimal32(..) => $body!(t::Decimal32Type),
             DataType::Decimal64(..) => $body!(t::Decimal64Type),
-            DataType::Decimal128(..) => $body!(t::Decimal128Type),
-            DataType::Decimal256(..) => $body!(t::Decimal256Type),
             DataType::Date32 => $body!(t::Date32Type),
             DataType::Date64 => $body!(t::Date64Type),
             DataType::Time32(TimeUnit::Second) => $body!(t::Time32SecondType),
@@ -49,7 +59,7 @@ macro_rules! with_primitive {
         }
     }};
 }
-pub(crate) use with_primitive;
+pub(crate) use with_narrow;
 
 /// One representation per value: NaN has one bit pattern, zero has no sign.
 pub(crate) trait Canonical: Copy {
@@ -120,8 +130,27 @@ pub(crate) fn each_bytes(array: &ArrayRef, rows: &Rows<'_>, mut visit: impl FnMu
     Ok(())
 }
 
+/// The strings or byte strings of an array, row by row; what stands for a null is empty or not.
+pub(crate) fn byte_slices(array: &ArrayRef) -> Result<Vec<&[u8]>> {
+    macro_rules! all {
+        ($values:expr) => {{
+            let values = $values;
+            Ok((0..values.len()).map(|row| AsRef::<[u8]>::as_ref(values.value(row))).collect())
+        }};
+    }
+    match array.data_type() {
+        DataType::Utf8 => all!(array.as_string::<i32>()),
+        DataType::LargeUtf8 => all!(array.as_string::<i64>()),
+        DataType::Utf8View => all!(array.as_string_view()),
+        DataType::Binary => all!(array.as_binary::<i32>()),
+        DataType::LargeBinary => all!(array.as_binary::<i64>()),
+        DataType::BinaryView => all!(array.as_binary_view()),
+        other => exec_err!("expected strings or bytes, found {other}"),
+    }
+}
+
 /// A string or binary array of the given type.
-pub(crate) fn bytes_array(data_type: &DataType, values: &[Option<Vec<u8>>]) -> Result<ArrayRef> {
+pub(crate) fn bytes_array<B: AsRef<[u8]>>(data_type: &DataType, values: &[Option<B>]) -> Result<ArrayRef> {
     match data_type {
         DataType::Utf8 => string_array::<i32>(values),
         DataType::LargeUtf8 => string_array::<i64>(values),
@@ -129,13 +158,15 @@ pub(crate) fn bytes_array(data_type: &DataType, values: &[Option<Vec<u8>>]) -> R
         DataType::LargeBinary => Ok(binary_array::<i64>(values)),
         DataType::Utf8View => {
             let mut array = StringViewBuilder::with_capacity(values.len());
-            values.iter().try_for_each(|value| text(value.as_deref()).map(|value| array.append_option(value)))?;
+            values.iter().try_for_each(|value| {
+                text(value.as_ref().map(AsRef::as_ref)).map(|value| array.append_option(value))
+            })?;
             Ok(Arc::new(array.finish()))
         }
         DataType::BinaryView => {
             let mut array = BinaryViewBuilder::with_capacity(values.len());
             for value in values {
-                array.append_option(value.as_deref());
+                array.append_option(value.as_ref().map(AsRef::as_ref));
             }
             Ok(Arc::new(array.finish()))
         }
@@ -143,16 +174,18 @@ pub(crate) fn bytes_array(data_type: &DataType, values: &[Option<Vec<u8>>]) -> R
     }
 }
 
-fn string_array<O: OffsetSizeTrait>(values: &[Option<Vec<u8>>]) -> Result<ArrayRef> {
+fn string_array<O: OffsetSizeTrait>(values: &[Option<impl AsRef<[u8]>>]) -> Result<ArrayRef> {
     let mut array = GenericStringBuilder::<O>::with_capacity(values.len(), 0);
-    values.iter().try_for_each(|value| text(value.as_deref()).map(|value| array.append_option(value)))?;
+    values
+        .iter()
+        .try_for_each(|value| text(value.as_ref().map(AsRef::as_ref)).map(|value| array.append_option(value)))?;
     Ok(Arc::new(array.finish()))
 }
 
-fn binary_array<O: OffsetSizeTrait>(values: &[Option<Vec<u8>>]) -> ArrayRef {
+fn binary_array<O: OffsetSizeTrait>(values: &[Option<impl AsRef<[u8]>>]) -> ArrayRef {
     let mut array = GenericBinaryBuilder::<O>::with_capacity(values.len(), 0);
     for value in values {
-        array.append_option(value.as_deref());
+        array.append_option(value.as_ref().map(AsRef::as_ref));
     }
     Arc::new(array.finish())
 }

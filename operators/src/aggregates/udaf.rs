@@ -4,13 +4,13 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, new_empty_array};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::array::{ArrayRef, RecordBatch, new_empty_array};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::{Result, ScalarValue, not_impl_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature, Volatility,
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, GroupsAccumulator, ReversedUDAF, Signature, Volatility,
 };
 
 use super::groups::{Groups, Table};
@@ -30,7 +30,7 @@ pub(crate) enum Distinct {
 /// What one aggregate has to say about itself.
 pub(crate) trait Definition: Debug + Clone + PartialEq + Eq + Hash + Send + Sync + 'static {
     /// The SQL name.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Other SQL names of it.
     fn aliases(&self) -> &'static [&'static str] {
@@ -80,6 +80,15 @@ pub(crate) fn boxed<G: Groups>(groups: G) -> Result<Box<dyn GroupsAccumulator>> 
 pub(crate) fn only<'a>(name: &str, args: &'a [DataType]) -> Result<&'a DataType> {
     let [arg] = args else { return plan_err!("{name} takes one argument, found {}", args.len()) };
     Ok(arg)
+}
+
+/// The constant that an argument is; None if it is none.
+pub(crate) fn constant(call: &AccumulatorArgs<'_>, index: usize) -> Option<ScalarValue> {
+    let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
+    match call.exprs.get(index)?.evaluate(&nothing) {
+        Ok(ColumnarValue::Scalar(scalar)) => Some(scalar),
+        _ => None,
+    }
 }
 
 /// The value type of a dictionary, any other type as it is.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, make_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, make_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::chance::Chance;
 use super::*;
-use crate::aggregates::all;
+use crate::aggregates::{all, forms};
 
 /// The argument types that an aggregate is tried with; empty means that the case is missing.
 fn types_of(aggregate: &str) -> Vec<DataType> {
@@ -24,7 +24,7 @@ fn types_of(aggregate: &str) -> Vec<DataType> {
         "bit_and" | "bit_or" | "bit_xor" => {
             vec![DataType::Int8, DataType::Int32, Int64, DataType::UInt16, UInt64]
         }
-        "approx_percentile_cont" | "approx_median" | "var_pop" | "var" | "stddev_pop" | "stddev" => vec![Float64],
+        "approx_median" | "median_exact" | "var_pop" | "var" | "stddev_pop" | "stddev" => vec![Float64],
         _ => Vec::new(),
     }
 }
@@ -137,18 +137,114 @@ fn nullable<T, A: FromIterator<Option<T>>>(
     (0..rows).map(|_| if nulls && chance.below(3) == 0 { None } else { Some(value(chance)) }).collect()
 }
 
-fn check_all(rows: usize, seed: u64) {
-    for aggregate in all() {
-        let types = types_of(aggregate.name());
-        assert!(!types.is_empty(), "{}: no law case", aggregate.name());
-        for data_type in types {
-            let values = column(&data_type, rows, &mut Chance::new(seed));
-            let mut args = vec![Argument::Column(values)];
-            if aggregate.name() == "approx_percentile_cont" {
-                args.push(Argument::Literal(ScalarValue::Float64(Some(0.9))));
-            }
-            check(&aggregate, &args, seed).unwrap_or_else(|broken| panic!("{broken} ({data_type})"));
+/// How an aggregate is called: columns of types, and literals.
+enum Arg {
+    Column(DataType),
+    Literal(ScalarValue),
+    /// The same column once more.
+    Again,
+    Partition,
+    Offset,
+}
+
+/// The calls that an aggregate is tried with; none means that the case is missing.
+fn calls_of(name: &str, lowered: bool, chance: &mut Chance) -> Vec<Vec<Arg>> {
+    let share = || Arg::Literal(ScalarValue::Float64(Some(0.9)));
+    let one = |types: Vec<DataType>| types.into_iter().map(|data_type| vec![Arg::Column(data_type)]).collect();
+    let plain = name.strip_suffix("_distinct").filter(|_| lowered).unwrap_or(name);
+    match plain {
+        "approx_percentile_cont" | "percentile_cont" => vec![vec![Arg::Column(DataType::Float64), share()]],
+        "approx_top_k" => {
+            let k = || Arg::Literal(ScalarValue::Int64(Some(3)));
+            ordered_types().into_iter().map(|values| vec![Arg::Column(values), k()]).collect()
         }
+        "covar_pop" | "covar_samp" | "corr" => {
+            vec![vec![Arg::Column(DataType::Float64), Arg::Column(DataType::Float64)]]
+        }
+        regression if regression.starts_with("regr_") => {
+            vec![vec![Arg::Column(DataType::Float64), Arg::Column(DataType::Float64)]]
+        }
+        "arg_min" | "arg_max" => ordered_calls(1, lowered, &ordered_types(), chance),
+        ordered if ordered.contains('[') => {
+            let keys = ordered.rsplit("; ").next().map_or(0, |keys| keys.matches("nulls").count());
+            let texts = [DataType::Utf8, DataType::LargeUtf8, DataType::Utf8View];
+            let types = if ordered.starts_with("string_agg") { texts.to_vec() } else { ordered_types() };
+            if ordered.contains("[distinct") {
+                return types.into_iter().map(|data_type| vec![Arg::Column(data_type), Arg::Again]).collect();
+            }
+            ordered_calls(keys, true, &types, chance)
+        }
+        other => one(types_of(other)),
+    }
+}
+
+/// Values of all types, by keys of some types.
+fn ordered_calls(keys: usize, by_position: bool, types: &[DataType], chance: &mut Chance) -> Vec<Vec<Arg>> {
+    let call = |value: &DataType| {
+        let mut args = vec![Arg::Column(value.clone())];
+        let keyed = ordered_types();
+        args.extend((0..keys).map(|_| Arg::Column(keyed[chance.below(keyed.len())].clone())));
+        if by_position {
+            args.extend([Arg::Partition, Arg::Offset]);
+        }
+        args
+    };
+    types.iter().map(call).collect()
+}
+
+fn argument(arg: &Arg, rows: usize, chance: &mut Chance, before: &[Argument]) -> Argument {
+    match arg {
+        Arg::Column(data_type) => Argument::Column(column(data_type, rows, chance)),
+        Arg::Literal(value) => Argument::Literal(value.clone()),
+        Arg::Again => before[0].clone(),
+        Arg::Partition => {
+            Argument::Column(Arc::new((0..rows).map(|_| Some(chance.below(3) as i32)).collect::<Int32Array>()))
+        }
+        Arg::Offset => Argument::Column(Arc::new((0..rows).map(|row| Some(row as i64)).collect::<Int64Array>())),
+    }
+}
+
+/// Of few rows, every seed tries some types: the seeds together try all of them.
+const TYPES_AT_ONCE: usize = 4;
+const ROWS_OF_ALL_TYPES: usize = 1_000;
+
+fn check_all(rows: usize, seed: u64) {
+    let listed = all().into_iter().map(|aggregate| (aggregate, false));
+    for (aggregate, lowered) in listed.chain(forms().into_iter().map(|form| (form, true))) {
+        let mut chance = Chance::new(seed);
+        let mut calls = calls_of(aggregate.name(), lowered, &mut chance);
+        assert!(!calls.is_empty(), "{}: no law case", aggregate.name());
+        if rows < ROWS_OF_ALL_TYPES {
+            calls = chance.shuffled(calls);
+            calls.truncate(TYPES_AT_ONCE);
+        }
+        for call in calls {
+            let mut args: Vec<Argument> = vec![];
+            for arg in &call {
+                let argument = argument(arg, rows, &mut chance, &args);
+                args.push(argument);
+            }
+            let types: Vec<String> = args.iter().map(|arg| format!("{arg:.60?}")).collect();
+            check(&aggregate, &args, seed).unwrap_or_else(|broken| panic!("{broken} ({types:?})"));
+        }
+    }
+}
+
+/// A cell past its cap is past it in every order and by every way of merging. (DESIGN §6)
+#[test]
+fn a_state_past_its_cap_keeps_the_laws() {
+    let rows = schemas::limits::CELL_VALUES_MAX as i64 + 500;
+    let numbers: ArrayRef = Arc::new((0..rows).map(|row| Some(row * 7)).collect::<Int64Array>());
+    let texts = |row: i64| Some(format!("{row:0>600}"));
+    let texts: ArrayRef = Arc::new((0..2_000).map(texts).collect::<arrow::array::StringViewArray>());
+    let of = |name: &str| forms().into_iter().find(|form| form.name() == name).unwrap();
+    check(&of("count_distinct"), &[Argument::Column(Arc::clone(&numbers))], 3).unwrap();
+    check(&of("count_distinct"), &[Argument::Column(Arc::clone(&texts))], 3).unwrap();
+    for (name, values) in [("count_distinct", numbers), ("sum_distinct", Arc::new(Int64Array::from(vec![1, 1])) as _)] {
+        let call = super::call::Call::new(&of(name), &[Argument::Column(values)]).unwrap();
+        let answer = call.evaluate(&call.fold(&call.all_rows()).unwrap()).unwrap();
+        let over = answer.as_struct().column(1).as_boolean().value(0);
+        assert_eq!(over, name == "count_distinct");
     }
 }
 

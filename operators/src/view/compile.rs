@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -11,20 +11,24 @@ use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast, lit};
+use datafusion::logical_expr::{
+    Aggregate, Expr, ExprSchemable, GroupingSet, LogicalPlan, LogicalPlanBuilder, cast, lit,
+};
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule, extract_equijoin_predicate::ExtractEquijoinPredicate};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use futures::executor::block_on;
 use schemas::column::{OFFSET, PARTITION};
 use schemas::limits::MICRO_BATCH_ROWS;
 use schemas::{Code, LatePolicy, Problem};
 
+use super::grouping::{distinct_as_groups, plain_keys};
 use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
 use super::{CELLS, CellPlan, View, ViewSource, refuse};
+use crate::aggregates::{Lowered, lower as lower_call, within_cap};
 use crate::windows::TumblePlanner;
 use crate::{error, evidence, session};
 
@@ -39,6 +43,7 @@ pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
     let planner = planning_state(source).map_err(to_problem)?;
     let logical = block_on(planner.create_logical_plan(source.sql)).map_err(to_problem)?;
     check_statement(&logical)?;
+    let logical = distinct_as_groups(logical).map_err(to_problem)?;
     refuse::check(&logical, &source.stream.name)?;
     let analyzed =
         planner.analyzer().execute_and_check(logical, planner.config_options(), |_, _| {}).map_err(to_problem)?;
@@ -92,7 +97,7 @@ pub(crate) fn feed_table(
 
 fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan) -> Result<View> {
     let original = find_aggregate(analyzed)?;
-    let core = add_evidence(source, &original)?;
+    let (core, calls) = add_evidence(source, &original)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
@@ -108,7 +113,7 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let bound =
         Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
     let cells = lower(&bound, &planner)?;
-    let finish = finish(analyzed, &original, &cells, &planner)?;
+    let finish = finish(analyzed, &original, &cells, (&calls, &planner))?;
     let semantic_hash = semantic_hash(source, &optimized, &cells, &finish);
     let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     Ok(View {
@@ -122,6 +127,7 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
         cells,
         finish,
         is_global: original.group_expr.is_empty(),
+        beyond_plain_sql: calls.iter().any(|call| call.beyond_plain_sql),
     })
 }
 
@@ -147,11 +153,12 @@ fn find_aggregate(plan: &LogicalPlan) -> Result<Aggregate> {
     found.map_or_else(|| internal_err!("the aggregate of the view is gone"), Ok)
 }
 
-/// The aggregate with canonical keys, over an input with the hidden columns, and the evidence first.
-fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<LogicalPlan> {
+/// The aggregate with canonical keys, over an input with the hidden columns, and the evidence first, then
+/// the user's calls as a view keeps them.
+fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<(LogicalPlan, Vec<Lowered>)> {
     let mut input = thread(&aggregate.input, source.stream)?;
     if hidden(&input, LATE_ROW).is_none() {
-        let late = match late_row(&aggregate.group_expr, &input, source.stream)? {
+        let late = match late_row(&plain_keys(aggregate)?, &input, source.stream)? {
             Some(late) => Some(late),
             None => late_event(&input, source.stream)?,
         };
@@ -169,14 +176,31 @@ fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<Logica
     if keys.is_empty() {
         keys.push(lit(0_i32));
     }
+    let calls = aggregate.aggr_expr.iter().map(|call| lower_call(call, input.schema(), [&partition, &offset]));
+    let calls = calls.collect::<Result<Vec<_>>>()?;
     let mut aggregates = vec![evidence::evidence().call(vec![partition, offset, late])];
-    aggregates.extend(aggregate.aggr_expr.iter().cloned());
-    Ok(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), keys, aggregates)?))
+    for (index, call) in calls.iter().enumerate() {
+        // two calls may be kept the same way: `max(x)`, `max(DISTINCT x)`
+        let again = aggregates.contains(&call.expression);
+        let expression = call.expression.clone();
+        aggregates.push(if again { expression.alias(format!("call {index}")) } else { expression });
+    }
+    Ok((LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), keys, aggregates)?), calls))
 }
 
 /// One string type at the fold's boundary, because the two hash differently; floats with one NaN and one zero.
 fn canonical_key(key: &Expr, input: &LogicalPlan) -> Result<Expr> {
     let key = key.clone().unalias();
+    if let Expr::GroupingSet(sets) = key {
+        let canonical = |keys: Vec<Expr>| keys.iter().map(|key| canonical_key(key, input)).collect::<Result<Vec<_>>>();
+        return Ok(Expr::GroupingSet(match sets {
+            GroupingSet::Rollup(keys) => GroupingSet::Rollup(canonical(keys)?),
+            GroupingSet::Cube(keys) => GroupingSet::Cube(canonical(keys)?),
+            GroupingSet::GroupingSets(sets) => {
+                GroupingSet::GroupingSets(sets.into_iter().map(canonical).collect::<Result<_>>()?)
+            }
+        }));
+    }
     Ok(match key.get_type(input.schema())? {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Dictionary(_, _) => cast(key, DataType::Utf8View),
         DataType::Float32 | DataType::Float64 | DataType::Float16 => crate::canonical::float(key),
@@ -242,7 +266,7 @@ fn lower(aggregate: &Aggregate, planner: &SessionState) -> Result<CellPlan> {
         late_column: row_schema.index_of(LATE_ROW).ok(),
         state_schema: rename(&partial.schema(), true),
         answer_schema: rename(&answer, false),
-        group_by: Arc::new(PhysicalGroupBy::new_single(partial.group_expr().expr().to_vec())),
+        group_by: Arc::new(partial.group_expr().clone()),
         aggregates: partial.aggr_expr().to_vec(),
         filters: partial.filter_expr().to_vec(),
         row_schema,
@@ -269,21 +293,30 @@ fn finish(
     analyzed: &LogicalPlan,
     original: &Aggregate,
     cells: &CellPlan,
-    planner: &SessionState,
+    (calls, planner): (&[Lowered], &SessionState),
 ) -> Result<LogicalPlan> {
     let empty = MemTable::try_new(Arc::clone(&cells.answer_schema), vec![vec![]])?;
     let scan = LogicalPlanBuilder::scan(CELLS, provider_as_source(Arc::new(empty)), None)?;
     let first_aggregate = cells.keys + 1;
-    let keys = original.group_expr.len();
-    let columns = original.schema.iter().enumerate().map(|(index, (qualifier, field))| {
+    // with grouping sets, their number is the last key
+    let keys = original.schema.fields().len() - original.aggr_expr.len();
+    let column = |cell: usize| {
+        Expr::Column(Column::new(Some(TableReference::bare(CELLS)), cells.answer_schema.field(cell).name()))
+    };
+    let named_keys = || (0..keys).map(|key| (original.schema.field(key).name().clone(), column(key))).collect();
+    let answer = |(index, (qualifier, field)): (usize, (Option<&TableReference>, &FieldRef))| -> Result<Expr> {
         let cell = if index < keys { index } else { first_aggregate + index - keys };
-        let stored = cells.answer_schema.field(cell);
-        let column = Expr::Column(Column::new(Some(TableReference::bare(CELLS)), stored.name()));
-        let column =
-            if stored.data_type() == field.data_type() { column } else { cast(column, field.data_type().clone()) };
-        column.alias_qualified(qualifier.cloned(), field.name())
-    });
-    let answered = scan.project(columns.collect::<Vec<_>>())?.build()?;
+        let mut answer = column(cell);
+        if let Some(words) = index.checked_sub(keys).and_then(|call| calls.get(call)?.words.clone()) {
+            answer = within_cap(answer, words, named_keys());
+        }
+        if answer.get_type(scan.schema())? != *field.data_type() {
+            answer = cast(answer, field.data_type().clone());
+        }
+        Ok(answer.alias_qualified(qualifier.cloned(), field.name()))
+    };
+    let columns = original.schema.iter().enumerate().map(answer).collect::<Result<Vec<_>>>()?;
+    let answered = scan.clone().project(columns)?.build()?;
     let finish = analyzed.clone().transform_down(|node| match node {
         LogicalPlan::Aggregate(_) => Ok(Transformed::new(answered.clone(), true, TreeNodeRecursion::Jump)),
         other => Ok(Transformed::no(other)),

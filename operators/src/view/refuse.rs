@@ -3,7 +3,7 @@
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, Result};
-use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Volatility};
 use schemas::{Code, Problem};
 
 use crate::aggregates;
@@ -54,7 +54,11 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Problem> {
             "ORDER BY or LIMIT below the aggregate depends on the order of arrival",
             "put ORDER BY and LIMIT after the aggregate",
         )),
-        LogicalPlan::Distinct(_) => Err(not_mergeable(
+        LogicalPlan::Distinct(Distinct::On(_)) => Err(not_mergeable(
+            "DISTINCT ON keeps the first row of each group by an order that a view does not keep",
+            "write first_value(x ORDER BY k) for each column, with GROUP BY",
+        )),
+        LogicalPlan::Distinct(_) if !reads_aggregate(node) => Err(not_mergeable(
             "DISTINCT over a stream cannot be merged as it is written",
             "write GROUP BY with the same columns",
         )),
@@ -63,13 +67,7 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Problem> {
             Err(not_mergeable("a recursive query cannot be merged", "compute it over the view in the query"))
         }
         LogicalPlan::Unnest(_) => Err(Problem::new(Code::Unsupported, "UNNEST in a view is not supported yet")),
-        LogicalPlan::Aggregate(aggregate) => {
-            if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
-                return Err(Problem::new(Code::Unsupported, "ROLLUP, CUBE and GROUPING SETS are not supported yet")
-                    .with_hint("create one view for each set of columns"));
-            }
-            aggregate.aggr_expr.iter().try_for_each(check_aggregate)
-        }
+        LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().try_for_each(check_aggregate),
         _ => Ok(()),
     }
 }
@@ -157,10 +155,10 @@ fn check_aggregate(expression: &Expr) -> Result<(), Problem> {
             format!("{name}: its result depends on the order of the rows, so it cannot be merged exactly"),
         ));
     }
-    if call.params.distinct && !matches!(name, "min" | "max" | "bool_and" | "bool_or" | "bit_and" | "bit_or") {
+    if call.params.distinct && !aggregates::takes_distinct(name) {
         return Err(not_mergeable(
-            format!("{name}(DISTINCT …) keeps every value"),
-            "write approx_distinct(x) for a number of distinct values",
+            format!("{name}(DISTINCT …) is not defined in a view"),
+            "leave DISTINCT out, or write approx_distinct(x) for a number of distinct values",
         ));
     }
     Ok(())

@@ -119,7 +119,7 @@ impl QueryEngine {
                 let store = Arc::clone(&self.files);
                 let states = SnapshotStates::new(Arc::clone(&view), snapshot, *layer, store).counting(&read.scanned);
                 read.covered.push(one);
-                operators::merged::table(&view, Arc::new(states)).map_err(|e| internal(&e))
+                operators::merged::table(&view, &def.name, Arc::new(states)).map_err(|e| internal(&e))
             }
             Referenced::Table(def) => {
                 let rows = self.parts.views.table(def.id);

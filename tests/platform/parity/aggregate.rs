@@ -2,7 +2,9 @@
 
 use super::exact::{Sum, nearest, variance};
 use super::expression::Expression;
-use super::value::{Kind, Value, order, power_of_ten};
+use super::ordered::{self, End, OrderBy};
+use super::pairs::{self, Statistic};
+use super::value::{Key, Kind, Value, order, power_of_ten};
 
 /// One aggregate call.
 #[derive(Debug, Clone)]
@@ -10,6 +12,10 @@ pub(super) struct Aggregate {
     pub(super) function: Function,
     /// None for `count(*)`.
     pub(super) argument: Option<Expression>,
+    /// Of pairs: the x. Of extremes: the key.
+    pub(super) second: Option<Expression>,
+    pub(super) distinct: bool,
+    pub(super) order_by: Vec<OrderBy>,
     pub(super) filter: Option<Expression>,
 }
 
@@ -31,6 +37,16 @@ pub(super) enum Function {
     StddevSamp,
     ApproxDistinct,
     Percentile(f64),
+    ExactPercentile(f64),
+    MedianExact,
+    TopK(usize),
+    Of(Statistic),
+    /// Whether nulls are passed over.
+    End(End, bool),
+    ArgMin,
+    ArgMax,
+    ArrayAgg(bool),
+    StringAgg(&'static str),
 }
 
 /// What an answer has to say.
@@ -78,6 +94,17 @@ impl Function {
             Self::StddevSamp => "stddev_samp",
             Self::ApproxDistinct => "approx_distinct",
             Self::Percentile(_) => "approx_percentile_cont",
+            Self::ExactPercentile(_) => "percentile_cont",
+            Self::MedianExact => "median_exact",
+            Self::TopK(_) => "approx_top_k",
+            Self::Of(statistic) => statistic.name(),
+            Self::End(End::First, _) => "first_value",
+            Self::End(End::Last, _) => "last_value",
+            Self::End(End::Any, _) => "any_value",
+            Self::ArgMin => "arg_min",
+            Self::ArgMax => "arg_max",
+            Self::ArrayAgg(_) => "array_agg",
+            Self::StringAgg(_) => "string_agg",
         }
     }
 
@@ -90,14 +117,34 @@ impl Function {
 impl Aggregate {
     pub(super) fn sql(&self, name: &dyn Fn(usize) -> String) -> String {
         let argument = self.argument.as_ref().map_or_else(|| "*".to_owned(), |argument| argument.sql(name));
-        let share = if let Function::Percentile(share) = self.function { format!(", {share}") } else { String::new() };
         let filter = self.filter.as_ref().map(|filter| format!(" FILTER (WHERE {})", filter.sql(name)));
-        format!("{}({argument}{share}){}", self.function.name(), filter.unwrap_or_default())
+        let filter = filter.unwrap_or_default();
+        let function = self.function.name();
+        if let Function::ExactPercentile(share) = self.function {
+            return format!("{function}({share}) WITHIN GROUP (ORDER BY {argument}){filter}");
+        }
+        let distinct = if self.distinct { "DISTINCT " } else { "" };
+        let second = self.second.as_ref().map(|second| format!(", {}", second.sql(name))).unwrap_or_default();
+        let constant = match self.function {
+            Function::Percentile(share) => format!(", {share}"),
+            Function::TopK(k) => format!(", {k}"),
+            Function::StringAgg(separator) => format!(", '{separator}'"),
+            _ => String::new(),
+        };
+        let nulls = match self.function {
+            Function::End(End::First | End::Last, true) | Function::ArrayAgg(true) => " IGNORE NULLS",
+            _ => "",
+        };
+        let order_by = ordered::sql(&self.order_by, name);
+        format!("{function}({distinct}{argument}{second}{constant}{order_by}){filter}{nulls}")
     }
 
     pub(super) fn kind(&self) -> Kind {
         match (self.function, self.argument.as_ref().map(Expression::kind)) {
-            (Function::Count | Function::ApproxDistinct, _) => Kind::Int,
+            (Function::Count | Function::ApproxDistinct | Function::Of(Statistic::Count), _) => Kind::Int,
+            (Function::TopK(_), Some(kind)) => Kind::Ranks(a_static(kind)),
+            (Function::ArrayAgg(_), Some(kind)) => Kind::List(a_static(kind)),
+            (Function::StringAgg(_), _) => Kind::Text,
             (Function::Avg, Some(Kind::Decimal(scale))) => Kind::Decimal((scale + 4).min(38)),
             (
                 Function::Avg
@@ -105,7 +152,10 @@ impl Aggregate {
                 | Function::VarSamp
                 | Function::StddevPop
                 | Function::StddevSamp
-                | Function::Percentile(_),
+                | Function::Percentile(_)
+                | Function::ExactPercentile(_)
+                | Function::MedianExact
+                | Function::Of(_),
                 _,
             ) => Kind::Float,
             (_, Some(kind)) => kind,
@@ -117,9 +167,31 @@ impl Aggregate {
     pub(super) fn over(&self, rows: &[&[Value]]) -> Result<Expected, OutOfRange> {
         let passes =
             |row: &&&[Value]| self.filter.as_ref().is_none_or(|filter| filter.value(row).truth() == Some(true));
-        let passing = rows.iter().filter(passes);
-        let Some(argument) = &self.argument else { return Ok(Expected::exact(Value::Int(passing.count() as i128))) };
-        let values: Vec<Value> = passing.map(|row| argument.value(row)).filter(|value| !value.is_null()).collect();
+        let passing: Vec<&[Value]> = rows.iter().filter(passes).copied().collect();
+        let Some(argument) = &self.argument else { return Ok(Expected::exact(Value::Int(passing.len() as i128))) };
+        match (self.function, &self.second) {
+            (Function::Of(statistic), Some(x)) => {
+                let pair = |row: &&[Value]| (argument.value(row), x.value(row));
+                return Ok(Expected::exact(pairs::over(statistic, passing.iter().map(pair))));
+            }
+            (
+                Function::End(..)
+                | Function::ArgMin
+                | Function::ArgMax
+                | Function::ArrayAgg(_)
+                | Function::StringAgg(_),
+                _,
+            ) => {
+                return Ok(Expected::exact(ordered::over(self, argument, &passing)));
+            }
+            _ => {}
+        }
+        let passing = passing.iter();
+        let mut values: Vec<Value> = passing.map(|row| argument.value(row)).filter(|value| !value.is_null()).collect();
+        if self.distinct {
+            values.sort_by_cached_key(Value::key);
+            values.dedup_by_key(|value| value.key());
+        }
         let exact = |value: Option<Value>| Ok(Expected::exact(value.unwrap_or(Value::Null)));
         match self.function {
             Function::Count => exact(Some(Value::Int(values.len() as i128))),
@@ -134,6 +206,15 @@ impl Aggregate {
             Function::BitXor => exact(values.iter().map(Value::int).reduce(|a, b| a ^ b).map(Value::Int)),
             Function::ApproxDistinct => Ok(distinct(&values)),
             Function::Percentile(share) => Ok(percentile(&values, share)),
+            Function::ExactPercentile(share) => Ok(Expected::exact(percentile(&values, share).value)),
+            Function::MedianExact => Ok(Expected::exact(percentile(&values, 0.5).value)),
+            Function::TopK(k) => exact(top(&values, k)),
+            Function::Of(_)
+            | Function::End(..)
+            | Function::ArgMin
+            | Function::ArgMax
+            | Function::ArrayAgg(_)
+            | Function::StringAgg(_) => panic!("{:?} takes rows, not values", self.function),
             Function::VarPop | Function::VarSamp | Function::StddevPop | Function::StddevSamp => {
                 Ok(Expected::exact(self.spread(&values)))
             }
@@ -152,6 +233,35 @@ impl Aggregate {
         let is_root = matches!(self.function, Function::StddevPop | Function::StddevSamp);
         Value::Float(if is_root { variance.sqrt() } else { variance })
     }
+}
+
+/// A kind that lives for ever.
+fn a_static(kind: Kind) -> &'static Kind {
+    match kind {
+        Kind::Bool => &Kind::Bool,
+        Kind::Int => &Kind::Int,
+        Kind::Decimal(scale) => match scale {
+            super::event::D_SCALE => &Kind::Decimal(super::event::D_SCALE),
+            other => panic!("no list of decimals of scale {other}"),
+        },
+        Kind::Float => &Kind::Float,
+        Kind::Text => &Kind::Text,
+        Kind::Time => &Kind::Time,
+        Kind::List(_) | Kind::Ranks(_) => panic!("a list of lists"),
+    }
+}
+
+/// The most frequent values, each with its count; of equal counts the smaller value first.
+fn top(values: &[Value], k: usize) -> Option<Value> {
+    let mut counts: std::collections::BTreeMap<Key, (usize, &Value)> = std::collections::BTreeMap::new();
+    for value in values {
+        counts.entry(value.key()).or_insert((0, value)).0 += 1;
+    }
+    let mut ranked: Vec<(usize, &Value)> = counts.into_values().collect();
+    ranked.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| order(a.1, b.1)));
+    let pairs = ranked.into_iter().take(k).flat_map(|(count, value)| [value.clone(), Value::Int(count as i128)]);
+    let pairs: Vec<Value> = pairs.collect();
+    (!pairs.is_empty()).then_some(Value::List(pairs))
 }
 
 fn fold_bools(values: &[Value], fold: impl Fn(bool, bool) -> bool) -> Option<Value> {

@@ -68,8 +68,18 @@ fn value(column: &ArrayRef, row: usize) -> Value {
         DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, _) => {
             Value::Time(column.as_primitive::<TimestampMicrosecondType>().value(row))
         }
+        DataType::List(_) => Value::List(list(&column.as_list::<i32>().value(row))),
         other => panic!("no answer of the tests has type {other}"),
     }
+}
+
+/// The values of a list; those of structures one after the other.
+fn list(items: &ArrayRef) -> Vec<Value> {
+    let columns = match items.data_type() {
+        DataType::Struct(_) => items.as_struct().columns(),
+        _ => std::slice::from_ref(items),
+    };
+    (0..items.len()).flat_map(|row| columns.iter().map(move |column| value(column, row))).collect()
 }
 
 /// The bytes of states as an Arrow IPC stream, with every array laid out afresh: what lies in the slots of

@@ -119,6 +119,7 @@ fn json(value: &Value) -> Json {
         Value::Float(value) => Json::from(format!("{value:e}")),
         Value::Text(text) => Json::from(text.as_str()),
         Value::Time(time_us) => Json::from(calendar::text(*time_us)),
+        Value::List(_) => panic!("{value:?} in an event"),
     }
 }
 

@@ -102,7 +102,7 @@ impl Expression {
         match self {
             Self::Column(_, kind) => *kind,
             Self::Literal(value) => match value {
-                Value::Null => panic!("a literal null has no kind"),
+                Value::Null | Value::List(_) => panic!("{value:?} has no kind"),
                 Value::Bool(_) => Kind::Bool,
                 Value::Int(_) => Kind::Int,
                 Value::Decimal(_, scale) => Kind::Decimal(*scale),
@@ -184,6 +184,7 @@ fn literal_sql(value: &Value) -> String {
         Value::Float(value) => format!("CAST('{value}' AS DOUBLE PRECISION)"),
         Value::Text(text) => format!("'{}'", text.replace('\'', "''")),
         Value::Time(time_us) => format!("TIMESTAMPTZ '{}'", calendar::text(*time_us)),
+        Value::List(_) => panic!("{value:?} as a literal"),
     }
 }
 

@@ -39,6 +39,7 @@ fn column((name, sql, kind): &(&str, &str, Kind)) -> ColumnDef {
         Kind::Float => SqlType::Double,
         Kind::Text => SqlType::Text,
         Kind::Time => SqlType::TimestampTz,
+        Kind::List(_) | Kind::Ranks(_) => panic!("{kind:?} in a table"),
     };
     ColumnDef { name: (*name).into(), sql_type, nullable: !sql.ends_with("NOT NULL") }
 }
@@ -185,7 +186,7 @@ static SESSIONS: LazyLock<[SessionState; 2]> = LazyLock::new(|| {
 /// The answer of the view over states, as a query reads it.
 fn answer(view: &Arc<View>, parts: Vec<RecordBatch>, session: usize) -> Result<Vec<Vec<Value>>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let table = merged::table(view, Arc::new(Parts(parts, Arc::clone(view)))).map_err(|e| e.to_string())?;
+    let table = merged::table(view, "v", Arc::new(Parts(parts, Arc::clone(view)))).map_err(|e| e.to_string())?;
     let context = SessionContext::new_with_state(SESSIONS[session].clone());
     let read = async { context.read_table(table)?.collect().await };
     runtime.block_on(read).map(|answers| rows(&answers)).map_err(|e| format!("error: {e}"))

@@ -8,7 +8,11 @@ use super::calendar::{DAY, HOUR, MINUTE, SECOND};
 use super::event::{AT, B, BEGINNING, C, COLUMNS, D, D_SCALE, K, M, N, T, TEXTS, X, Y, pick};
 use super::expression::{Comparison, Expression, Operation, call, compare, int, literal};
 use super::value::{Kind, Value};
-use super::view::{CODE, DIMENSION, Join, LABEL, NAME, Sort, ViewModel, WEIGHT, WINDOW_END, WINDOW_START};
+use super::view::{
+    CODE, DIMENSION, Join, LABEL, NAME, Sort, ViewModel, WEIGHT, WINDOW_END, WINDOW_START, cube, rollup,
+};
+
+mod kept;
 
 /// Makes views out of random numbers.
 pub(super) struct Generator<'a> {
@@ -52,9 +56,42 @@ impl Generator<'_> {
             sorts: vec![],
             limit: None,
             drops_late: self.chance(0.3),
+            sets: None,
+            is_distinct: false,
         };
+        self.regroup(&mut view);
         self.finish(&mut view);
         view
+    }
+
+    /// Some views have sets of groups, some no aggregate.
+    fn regroup(&mut self, view: &mut ViewModel) {
+        let keys = view.keys.len();
+        if keys == 0 {
+            return;
+        }
+        if self.chance(0.08) {
+            view.is_distinct = true;
+            view.aggregates.clear();
+        } else if self.chance(0.15) {
+            view.sets = Some(match self.rng.random_range(0..3) {
+                0 => rollup(keys),
+                1 => cube(keys),
+                _ => self.sets(keys),
+            });
+        }
+    }
+
+    /// Some sets, the same one perhaps twice; each key is in one of them.
+    fn sets(&mut self, keys: usize) -> Vec<Vec<bool>> {
+        let count = self.rng.random_range(1..4);
+        let mut sets: Vec<Vec<bool>> = (0..count).map(|_| (0..keys).map(|_| self.chance(0.6)).collect()).collect();
+        for key in 0..keys {
+            if sets.iter().all(|set| !set[key]) {
+                sets[0][key] = true;
+            }
+        }
+        sets
     }
 
     fn window_us(&mut self) -> i64 {
@@ -168,9 +205,27 @@ impl Generator<'_> {
     }
 
     fn aggregate(&mut self, is_joined: bool) -> Aggregate {
+        let mut aggregate = if self.chance(0.35) { self.kept(is_joined) } else { self.plain(is_joined) };
+        aggregate.filter = self.chance(0.3).then(|| self.condition(is_joined, 1));
+        aggregate
+    }
+
+    fn plain(&mut self, is_joined: bool) -> Aggregate {
         let (function, argument) = self.function(is_joined);
-        let filter = self.chance(0.3).then(|| self.condition(is_joined, 1));
-        Aggregate { function, argument, filter }
+        let takes_distinct = matches!(
+            function,
+            Function::Count
+                | Function::Sum
+                | Function::Avg
+                | Function::Min
+                | Function::Max
+                | Function::BitOr
+                | Function::StddevPop
+                | Function::VarSamp
+        );
+        let is_rounded = matches!(argument, Some(Expression::Column(N | D, _)));
+        let distinct = takes_distinct && argument.is_some() && !is_rounded && self.chance(0.2);
+        Aggregate { function, argument, second: None, distinct, order_by: vec![], filter: None }
     }
 
     fn function(&mut self, is_joined: bool) -> (Function, Option<Expression>) {
@@ -228,15 +283,22 @@ impl Generator<'_> {
             .map(|(slot, kind)| Expression::Column(slot, kind))
             .collect();
         view.columns.clone_from(&slots);
+        if view.sets.is_some() {
+            view.columns.extend((0..view.keys.len()).map(|key| Expression::Column(slots.len() + key, Kind::Int)));
+        }
         let is_exact =
             |slot: usize| slot < view.keys.len() || !view.aggregates[slot - view.keys.len()].function.is_approximate();
-        let exact: Vec<Expression> =
-            slots.iter().enumerate().filter(|(slot, _)| is_exact(*slot)).map(|(_, column)| column.clone()).collect();
+        let is_one = |kind: Kind| !matches!(kind, Kind::List(_) | Kind::Ranks(_));
+        let exact = slots.iter().enumerate().filter(|(slot, column)| is_exact(*slot) && is_one(column.kind()));
+        let exact: Vec<Expression> = exact.map(|(_, column)| column.clone()).collect();
+        if view.is_distinct {
+            return;
+        }
         if let Some(computed) = self.computed(&exact) {
             view.columns.push(computed);
         }
         view.having = if self.chance(0.25) { self.having(&exact) } else { None };
-        if !view.keys.is_empty() && self.chance(0.2) {
+        if !view.keys.is_empty() && view.sets.is_none() && self.chance(0.2) {
             self.sort(view, &exact);
         }
     }
@@ -260,7 +322,7 @@ impl Generator<'_> {
             Kind::Float => call(Operation::Multiply, [of.clone(), literal(Value::Float(0.5))]),
             Kind::Text => call(Operation::Concatenate, [of.clone(), literal(Value::Text("?".into()))]),
             Kind::Bool => call(Operation::Not, [of.clone()]),
-            Kind::Time | Kind::Decimal(_) => call(Operation::IsNull, [of.clone()]),
+            Kind::Time | Kind::Decimal(_) | Kind::List(_) | Kind::Ranks(_) => call(Operation::IsNull, [of.clone()]),
         })
     }
 
@@ -274,6 +336,7 @@ impl Generator<'_> {
             Kind::Bool => of,
             Kind::Decimal(scale) => compare(comparison, of, literal(Value::Decimal(1, scale))),
             Kind::Time => compare(comparison, of, literal(Value::Time(BEGINNING))),
+            Kind::List(_) | Kind::Ranks(_) => call(Operation::IsNotNull, [of]),
         })
     }
 

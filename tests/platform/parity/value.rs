@@ -14,6 +14,7 @@ pub(super) enum Value {
     Text(String),
     /// Microseconds since the epoch.
     Time(i64),
+    List(Vec<Value>),
 }
 
 /// The SQL types that the interpreter knows, as far as it tells them apart.
@@ -25,6 +26,9 @@ pub(super) enum Kind {
     Float,
     Text,
     Time,
+    List(&'static Kind),
+    /// Values with their counts, one after the other.
+    Ranks(&'static Kind),
 }
 
 /// A value as a part of a key: equal values are equal keys (one NaN, one zero), nulls come first.
@@ -36,6 +40,7 @@ pub(super) enum Key {
     Float(u64),
     Text(String),
     Time(i64),
+    List(Vec<Key>),
 }
 
 impl Value {
@@ -52,6 +57,7 @@ impl Value {
             Self::Float(value) => Key::Float(ordered_bits(*value)),
             Self::Text(text) => Key::Text(text.clone()),
             Self::Time(time_us) => Key::Time(*time_us),
+            Self::List(values) => Key::List(values.iter().map(Self::key).collect()),
         }
     }
 

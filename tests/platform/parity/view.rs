@@ -18,6 +18,8 @@ pub(super) const NAME: usize = 14;
 pub(super) const LABEL: usize = 15;
 pub(super) const WEIGHT: usize = 16;
 const WIDTH: usize = 17;
+/// Behind them, the partition and the offset of the record.
+pub(super) const POSITION: usize = WIDTH;
 
 /// Columns of the static table.
 pub(super) const DIMENSION: [(&str, &str, Kind); 4] = [
@@ -59,6 +61,10 @@ pub(super) struct ViewModel {
     pub(super) sorts: Vec<Sort>,
     pub(super) limit: Option<usize>,
     pub(super) drops_late: bool,
+    /// `GROUPING SETS`: which keys each set has. Their `grouping()` follows the aggregates.
+    pub(super) sets: Option<Vec<Vec<bool>>>,
+    /// `SELECT DISTINCT` of the keys.
+    pub(super) is_distinct: bool,
 }
 
 /// What a view says, and which records it is made of.
@@ -82,19 +88,21 @@ fn source_name(column: usize) -> String {
 impl ViewModel {
     /// The `SELECT`.
     pub(super) fn sql(&self) -> String {
+        let behind_aggregates = self.keys.len() + self.aggregates.len();
         let slot = |index: usize| match self.keys.get(index) {
             Some(key) => key.sql(&source_name),
-            None => self.aggregates[index - self.keys.len()].sql(&source_name),
+            None if index < behind_aggregates => self.aggregates[index - self.keys.len()].sql(&source_name),
+            None => format!("grouping({})", self.keys[index - behind_aggregates].sql(&source_name)),
         };
         let columns =
             self.columns.iter().enumerate().map(|(index, column)| format!("{} AS o{index}", column.sql(&slot)));
-        let mut sql = format!("SELECT {} FROM {}", columns.collect::<Vec<_>>().join(", "), self.source_sql());
+        let distinct = if self.is_distinct { "DISTINCT " } else { "" };
+        let mut sql = format!("SELECT {distinct}{} FROM {}", columns.collect::<Vec<_>>().join(", "), self.source_sql());
         if let Some(condition) = &self.condition {
             let _ = write!(sql, " WHERE {}", condition.sql(&source_name));
         }
-        if !self.keys.is_empty() {
-            let keys: Vec<_> = self.keys.iter().map(|key| key.sql(&source_name)).collect();
-            let _ = write!(sql, " GROUP BY {}", keys.join(", "));
+        if !self.keys.is_empty() && !self.is_distinct {
+            let _ = write!(sql, " GROUP BY {}", self.group_by_sql());
         }
         if let Some(having) = &self.having {
             let _ = write!(sql, " HAVING {}", having.sql(&slot));
@@ -107,6 +115,22 @@ impl ViewModel {
             let _ = write!(sql, " LIMIT {limit}");
         }
         sql
+    }
+
+    fn group_by_sql(&self) -> String {
+        let keys: Vec<_> = self.keys.iter().map(|key| key.sql(&source_name)).collect();
+        let Some(sets) = &self.sets else { return keys.join(", ") };
+        if *sets == rollup(keys.len()) {
+            return format!("ROLLUP ({})", keys.join(", "));
+        }
+        if *sets == cube(keys.len()) {
+            return format!("CUBE ({})", keys.join(", "));
+        }
+        let set = |has: &Vec<bool>| {
+            let keys: Vec<_> = keys.iter().zip(has).filter(|(_, has)| **has).map(|(key, _)| key.as_str()).collect();
+            format!("({})", keys.join(", "))
+        };
+        format!("GROUPING SETS ({})", sets.iter().map(set).collect::<Vec<_>>().join(", "))
     }
 
     fn source_sql(&self) -> String {
@@ -127,9 +151,9 @@ impl ViewModel {
     /// The answer over the events.
     pub(super) fn answer(&self, events: &[Placed], dimension: &[Vec<Value>]) -> Answer {
         let (mut counted, mut late) = (0, 0);
-        let mut groups: BTreeMap<Vec<Key>, Vec<Vec<Value>>> = BTreeMap::new();
+        let mut groups: BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>> = BTreeMap::new();
         if self.keys.is_empty() {
-            groups.insert(vec![], vec![]);
+            groups.insert((0, vec![]), vec![]);
         }
         for placed in events {
             let mut rows = self.source_rows(&placed.event.0, dimension);
@@ -144,12 +168,22 @@ impl ViewModel {
                 continue;
             }
             counted += 1;
-            for row in rows {
-                let key = self.keys.iter().map(|key| key.value(&row).key()).collect();
-                groups.entry(key).or_default().push(row);
+            for mut row in rows {
+                row.extend([Value::Int(placed.partition.into()), Value::Int(placed.offset.into())]);
+                for set in 0..self.sets.as_ref().map_or(1, Vec::len) {
+                    let key = self.keys_in(set, &row).iter().map(Value::key).collect();
+                    groups.entry((set, key)).or_default().push(row.clone());
+                }
             }
         }
-        Answer { rows: self.finish(groups.values()), counted, late }
+        Answer { rows: self.finish(&groups), counted, late }
+    }
+
+    /// The keys of a row, nulls for those that the set has not.
+    fn keys_in(&self, set: usize, row: &[Value]) -> Vec<Value> {
+        let has = |key: usize| self.sets.as_ref().is_none_or(|sets| sets[set][key]);
+        let keys = self.keys.iter().enumerate();
+        keys.map(|(index, key)| if has(index) { key.value(row) } else { Value::Null }).collect()
     }
 
     /// The rows that the source makes of an event: several or none with a join.
@@ -201,19 +235,22 @@ impl ViewModel {
         })
     }
 
-    fn finish<'a>(&self, groups: impl Iterator<Item = &'a Vec<Vec<Value>>>) -> Result<Vec<Vec<Expected>>, OutOfRange> {
+    fn finish(&self, groups: &BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>>) -> Result<Vec<Vec<Expected>>, OutOfRange> {
         let mut answer = vec![];
         // as in PostgreSQL, a condition on keys alone is looked at before any aggregate
         let early = self.having.as_ref().filter(|having| having.columns().iter().all(|slot| *slot < self.keys.len()));
-        for rows in groups {
+        for ((set, _), rows) in groups {
             let rows: Vec<&[Value]> = rows.iter().map(Vec::as_slice).collect();
-            let keys: Vec<Value> = self.keys.iter().map(|key| key.value(rows[0])).collect();
+            let keys = if self.keys.is_empty() { vec![] } else { self.keys_in(*set, rows[0]) };
             if self.limit == Some(0) || early.is_some_and(|having| having.value(&keys).truth() != Some(true)) {
                 continue;
             }
             let mut slots: Vec<Expected> = keys.into_iter().map(Expected::exact).collect();
             for aggregate in &self.aggregates {
                 slots.push(aggregate.over(&rows)?);
+            }
+            for has in self.sets.iter().flat_map(|sets| &sets[*set]) {
+                slots.push(Expected::exact(Value::Int((!*has).into())));
             }
             let values: Vec<Value> = slots.iter().map(|slot| slot.value.clone()).collect();
             if self.having.as_ref().is_none_or(|having| having.value(&values).truth() == Some(true)) {
@@ -226,6 +263,16 @@ impl ViewModel {
         answer.truncate(self.limit.unwrap_or(usize::MAX));
         Ok(answer)
     }
+}
+
+/// Each set has one key less than the one before.
+pub(super) fn rollup(keys: usize) -> Vec<Vec<bool>> {
+    (0..=keys).rev().map(|count| (0..keys).map(|key| key < count).collect()).collect()
+}
+
+/// All sets.
+pub(super) fn cube(keys: usize) -> Vec<Vec<bool>> {
+    (0..1_usize << keys).rev().map(|set| (0..keys).map(|key| set >> key & 1 == 1).collect()).collect()
 }
 
 /// How far the watermark of the test's stream stays behind.

@@ -191,6 +191,11 @@ fn parse(cell: &Json, kind: Kind) -> Value {
     let parsed = match (cell, kind) {
         (Json::Null, _) => Some(Value::Null),
         (Json::Bool(value), Kind::Bool) => Some(Value::Bool(*value)),
+        (Json::Array(items), Kind::List(of)) => Some(Value::List(items.iter().map(|item| parse(item, *of)).collect())),
+        (Json::Array(items), Kind::Ranks(of)) => {
+            let pair = |item: &Json| [parse(&item["value"], *of), parse(&item["count"], Kind::Int)];
+            Some(Value::List(items.iter().flat_map(pair).collect()))
+        }
         (_, Kind::Int) => text.parse().ok().map(Value::Int),
         (_, Kind::Float) => text.parse().ok().map(Value::Float),
         (_, Kind::Decimal(_)) => decimal(&text),

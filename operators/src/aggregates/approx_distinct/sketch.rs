@@ -140,6 +140,7 @@ impl Sketch {
 
     /// Appends the canonical state.
     pub(crate) fn write(&mut self, out: &mut Vec<u8>) {
+        self.settle(); // there may be room for more codes than a small sketch keeps
         match self {
             Self::Codes(codes) if codes.is_empty() => {}
             Self::Codes(codes) => {
@@ -161,6 +162,7 @@ impl Sketch {
     /// HyperLogLog sketches" (2017), section 4: no bias tables, and no function but the root, which
     /// IEEE 754 rounds the same everywhere.
     pub(crate) fn estimate(&mut self) -> u64 {
+        self.settle();
         match self {
             Self::Codes(codes) => {
                 compact(codes);
@@ -282,6 +284,18 @@ mod tests {
         let mut out = Vec::new();
         sketch.write(&mut out);
         out
+    }
+
+    /// A vector may have room for more codes than a small sketch keeps: its state must not show that.
+    #[test]
+    fn a_state_is_that_of_its_merge_around_the_change_to_registers() {
+        for count in [1_000, 1_023, 1_024, 1_025, 1_100, 1_500, 2_047, 2_048, 2_049, 3_000] {
+            let written = state(sketch(0..count));
+            let mut merged = Sketch::default();
+            merged.merge(&written).unwrap();
+            assert!(state(merged) == written, "{count} values");
+            assert_eq!(written[0] == DENSE, count > CODES_MAX as i64, "{count} values");
+        }
     }
 
     #[test]

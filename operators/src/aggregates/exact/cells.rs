@@ -1,4 +1,4 @@
-//! Exact sums of doubles (or of their squares), one per group.
+//! Exact sums of doubles (or of their squares or products), one per group.
 //!
 //! The idea of a window with a superaccumulator behind it: R. Neal, "Fast exact summation using
 //! small and large superaccumulators" (2015), arXiv:1505.05571; the window is ours.
@@ -17,7 +17,7 @@ use crate::aggregates::groups::{bytes_of, grow};
 
 /// Exact sums of doubles.
 pub(crate) type Sums = ExactCells<i128>;
-/// Exact sums of squares of doubles.
+/// Exact sums of squares of doubles, or of products of two.
 pub(crate) type Squares = ExactCells<i256>;
 
 /// The most words a window touches when it does not start at a limb.
@@ -113,6 +113,15 @@ impl ExactCells<i256> {
                 self.add_scaled(group, i128::from(mantissa) * i128::from(mantissa), 2 * position);
             }
             None => self.add_special(group, value.abs()),
+        }
+    }
+
+    /// Adds the product of two values to a group.
+    #[inline]
+    pub(crate) fn add_product(&mut self, group: usize, a: f64, b: f64) {
+        match (decompose(a), decompose(b)) {
+            (Some((a, low)), Some((b, high))) => self.add_scaled(group, i128::from(a) * i128::from(b), low + high),
+            _ => self.add_special(group, a * b),
         }
     }
 }

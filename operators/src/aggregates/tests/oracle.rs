@@ -189,3 +189,116 @@ fn decimal_averages_round_half_away_from_zero(#[case] cents: &[i128], #[case] ex
     assert_eq!(average.data_type(), &DataType::Decimal128(16, 6));
     assert_eq!(average.as_primitive::<Decimal128Type>().value(0), expected);
 }
+
+/// The answer of an aggregate of pairs, from two halves merged.
+fn pair_answer(name: &str, ys: &[Option<f64>], xs: &[Option<f64>]) -> Option<f64> {
+    let aggregate = all().into_iter().find(|aggregate| aggregate.name() == name).unwrap();
+    let column = |values: &[Option<f64>]| Argument::Column(Arc::new(Float64Array::from(values.to_vec())));
+    let call = Call::new(&aggregate, &[column(ys), column(xs)]).unwrap();
+    let rows = call.all_rows();
+    let (early, late) = rows.split_at(rows.len() / 3);
+    let merged = call.merge(&[&call.fold(early).unwrap(), &call.fold(late).unwrap()]).unwrap();
+    let answer = call.evaluate(&merged).unwrap();
+    answer.is_valid(0).then(|| answer.as_primitive::<Float64Type>().value(0))
+}
+
+/// Whether `rounded` is the double nearest to the root of `exact`, with the sign of `negative`.
+fn is_nearest_root(rounded: f64, exact: &BigRational, negative: bool) -> bool {
+    if exact.is_zero() {
+        return rounded == 0.0;
+    }
+    let half = BigRational::new(1.into(), 2.into());
+    let middle = |a: f64, b: f64| (rational(a) + rational(b)) * &half;
+    let magnitude = rounded.abs();
+    let above = middle(magnitude, magnitude.next_up());
+    let below = if magnitude == 0.0 { rational(0.0) } else { middle(magnitude, magnitude.next_down()) };
+    (magnitude == 0.0 || negative == (rounded < 0.0)) && &below * &below <= *exact && *exact <= &above * &above
+}
+
+fn pairs_agree(points: &[(f64, f64)]) {
+    let (ys, xs): (Vec<_>, Vec<_>) = points.iter().map(|(y, x)| (Some(*y), Some(*x))).unzip();
+    let answer = |name: &str| pair_answer(name, &ys, &xs);
+    let sum = |of: &dyn Fn(&BigRational, &BigRational) -> BigRational| -> BigRational {
+        points.iter().map(|(y, x)| of(&rational(*y), &rational(*x))).sum()
+    };
+    let n = BigRational::from_integer(BigInt::from(points.len()));
+    let one = BigRational::from_integer(1.into());
+    let (x, y) = (sum(&|_, x| x.clone()), sum(&|y, _| y.clone()));
+    let a = &n * sum(&|_, x| x * x) - &x * &x;
+    let b = &n * sum(&|y, _| y * y) - &y * &y;
+    let c = &n * sum(&|y, x| x * y) - &x * &y;
+    let near = |name: &str, exact: BigRational| {
+        let found = answer(name).unwrap();
+        assert!(is_nearest(found, &exact), "{name} of {points:?}: {found}");
+    };
+    near("regr_avgx", &x / &n);
+    near("regr_avgy", &y / &n);
+    near("regr_sxx", &a / &n);
+    near("regr_syy", &b / &n);
+    near("regr_sxy", &c / &n);
+    near("covar_pop", &c / (&n * &n));
+    if n == one {
+        assert_eq!(answer("covar_samp"), None);
+    } else {
+        near("covar_samp", &c / (&n * (&n - &one)));
+    }
+    if a.is_zero() {
+        assert_eq!((answer("regr_slope"), answer("regr_intercept"), answer("regr_r2")), (None, None, None));
+        assert_eq!(answer("corr"), None);
+        return;
+    }
+    near("regr_slope", &c / &a);
+    near("regr_intercept", (&y * &a - &x * &c) / (&n * &a));
+    if b.is_zero() {
+        assert_eq!((answer("regr_r2"), answer("corr")), (Some(1.0), None), "a horizontal line");
+        return;
+    }
+    let strength = &c * &c / (&a * &b);
+    near("regr_r2", strength.clone());
+    let correlation = answer("corr").unwrap();
+    assert!(is_nearest_root(correlation, &strength, c.is_negative()), "corr of {points:?}: {correlation}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn statistics_of_pairs_agree_with_rationals(points in prop::collection::vec((nasty(), nasty()), 1..20)) {
+        pairs_agree(&points);
+    }
+
+    #[test]
+    fn lines_agree_with_rationals(points in prop::collection::vec((-50_i32..50, -50_i32..50), 1..30)) {
+        let points: Vec<(f64, f64)> = points.into_iter().map(|(y, x)| (f64::from(y), f64::from(x) / 7.0)).collect();
+        pairs_agree(&points);
+    }
+}
+
+/// As in PostgreSQL 17: `float8_regr_accum` and its final functions.
+#[test]
+fn pairs_that_are_not_finite_are_as_in_postgres() {
+    let of = |name: &str, points: &[(f64, f64)]| {
+        let (ys, xs): (Vec<_>, Vec<_>) = points.iter().map(|(y, x)| (Some(*y), Some(*x))).unzip();
+        pair_answer(name, &ys, &xs)
+    };
+    let is_nan = |name: &str, points: &[(f64, f64)]| of(name, points).is_some_and(f64::is_nan);
+    let infinite_x = [(1.0, f64::INFINITY), (2.0, 3.0)];
+    assert!(is_nan("regr_sxx", &infinite_x) && is_nan("regr_sxy", &infinite_x) && is_nan("corr", &infinite_x));
+    assert_eq!(of("regr_syy", &infinite_x), Some(0.5), "y alone is finite");
+    assert_eq!(of("regr_avgx", &infinite_x), Some(f64::INFINITY));
+    assert!(is_nan("regr_slope", &infinite_x) && is_nan("regr_intercept", &infinite_x));
+    let horizontal = [(1.0, f64::NAN), (1.0, 3.0)];
+    assert_eq!((of("corr", &horizontal), of("regr_r2", &horizontal)), (None, Some(1.0)));
+    let vertical = [(f64::INFINITY, 3.0), (1.0, 3.0)];
+    assert_eq!((of("regr_slope", &vertical), of("regr_r2", &vertical), of("corr", &vertical)), (None, None, None));
+    assert!(is_nan("covar_pop", &vertical));
+}
+
+#[test]
+fn a_pair_with_a_null_is_skipped() {
+    let (ys, xs) = ([Some(1.0), None, Some(3.0), Some(9.0)], [Some(1.0), Some(7.0), Some(2.0), None]);
+    assert_eq!(pair_answer("regr_slope", &ys, &xs), Some(2.0));
+    assert_eq!(pair_answer("regr_avgy", &ys, &xs), Some(2.0));
+    assert_eq!(pair_answer("covar_samp", &[Some(1.0), None], &[Some(1.0), Some(1.0)]), None);
+    assert_eq!(pair_answer("corr", &[None], &[None]), None);
+}
