@@ -84,11 +84,10 @@ impl World {
             return vec![Victim::Bifold];
         }
         match rng.random_range(0..100) {
-            0..60 => vec![Victim::Bifold],
-            60..92 => vec![Victim::Store],
-            92..95 => vec![Victim::Broker],
-            95..98 => vec![Victim::Bifold, Victim::Store],
-            98 => vec![Victim::Bifold, Victim::Broker],
+            0..62 => vec![Victim::Bifold],
+            62..94 => vec![Victim::Store],
+            94..96 => vec![Victim::Broker],
+            96..99 => vec![Victim::Bifold, Victim::Store],
             _ => vec![Victim::Bifold, Victim::Broker, Victim::Store],
         }
     }
