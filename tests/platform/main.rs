@@ -20,3 +20,4 @@ mod refusals;
 mod roles;
 mod s3;
 mod s3_proxy;
+mod windows;

@@ -23,3 +23,4 @@ mod generate;
 mod value;
 mod view;
 mod whole;
+mod window;

@@ -19,13 +19,14 @@ use datafusion::optimizer::{Optimizer, OptimizerRule, extract_equijoin_predicate
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use futures::executor::block_on;
-use schemas::column::{OFFSET, PARTITION};
+use schemas::column::{OFFSET, PARTITION, timestamp_type};
 use schemas::limits::MICRO_BATCH_ROWS;
-use schemas::{Code, LatePolicy, Problem};
+use schemas::{Code, LatePolicy, Problem, statement};
 
 use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
+use super::windowed::{Keys, LAST_EVENT};
 use super::{CELLS, CellPlan, View, ViewSource, refuse};
-use crate::windows::TumblePlanner;
+use crate::windows::{TIME_ZONE_DATA, WindowPlanner, Windows};
 use crate::{error, evidence, session};
 
 /// Name of the table that the row program reads: whatever rows are folded next.
@@ -37,7 +38,8 @@ const STATE_VERSION: u32 = 1;
 pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
     let to_problem = |e: DataFusionError| error::problem(&e, source.sql, source.position);
     let planner = planning_state(source).map_err(to_problem)?;
-    let logical = block_on(planner.create_logical_plan(source.sql)).map_err(to_problem)?;
+    let sql = statement::plain_windows(source.sql);
+    let logical = block_on(planner.create_logical_plan(&sql)).map_err(to_problem)?;
     check_statement(&logical)?;
     refuse::check(&logical, &source.stream.name)?;
     let analyzed =
@@ -68,7 +70,7 @@ fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
     let schema = MemorySchemaProvider::new();
     let stream = feed_table(source.stream.record_schema(), vec![])?;
     schema.register_table(source.stream.name.clone(), Arc::clone(&stream))?;
-    state.register_relation_planner(Arc::new(TumblePlanner::over(vec![(source.stream.name.clone(), stream)])))?;
+    state.register_relation_planner(Arc::new(WindowPlanner::for_view(vec![(source.stream.name.clone(), stream)])))?;
     for table in source.tables {
         let Some(first) = table.rows.first() else { continue };
         let rows = MemTable::try_new(first.schema(), vec![table.rows.clone()])?;
@@ -92,7 +94,8 @@ pub(crate) fn feed_table(
 
 fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan) -> Result<View> {
     let original = find_aggregate(analyzed)?;
-    let core = add_evidence(source, &original)?;
+    let keys = Keys::of(&original)?;
+    let core = add_evidence(source, &original, &keys)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
@@ -107,8 +110,8 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let (input_columns, feed_schema, program) = bind_to_feed(aggregate.input.as_ref(), source)?;
     let bound =
         Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
-    let cells = lower(&bound, &planner)?;
-    let finish = finish(analyzed, &original, &cells, &planner)?;
+    let cells = lower(&bound, &planner, keys.windows.clone())?;
+    let finish = finish(analyzed, &original, (&cells, &keys), &planner)?;
     let semantic_hash = semantic_hash(source, &optimized, &cells, &finish);
     let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     Ok(View {
@@ -148,7 +151,7 @@ fn find_aggregate(plan: &LogicalPlan) -> Result<Aggregate> {
 }
 
 /// The aggregate with canonical keys, over an input with the hidden columns, and the evidence first.
-fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<LogicalPlan> {
+fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate, keys: &Keys) -> Result<LogicalPlan> {
     let mut input = thread(&aggregate.input, source.stream)?;
     if hidden(&input, LATE_ROW).is_none() {
         let late = match late_row(&aggregate.group_expr, &input, source.stream)? {
@@ -165,7 +168,7 @@ fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<Logica
     else {
         return internal_err!("a hidden column does not reach the aggregate");
     };
-    let mut keys = aggregate.group_expr.iter().map(|key| canonical_key(key, &input)).collect::<Result<Vec<_>>>()?;
+    let mut keys = keys.stored.iter().map(|key| canonical_key(key, &input)).collect::<Result<Vec<_>>>()?;
     if keys.is_empty() {
         keys.push(lit(0_i32));
     }
@@ -176,6 +179,10 @@ fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<Logica
 
 /// One string type at the fold's boundary, because the two hash differently; floats with one NaN and one zero.
 fn canonical_key(key: &Expr, input: &LogicalPlan) -> Result<Expr> {
+    // the bounds of a session are the same expression twice, under two names
+    if matches!(key, Expr::Alias(alias) if alias.name == LAST_EVENT) {
+        return Ok(key.clone());
+    }
     let key = key.clone().unalias();
     Ok(match key.get_type(input.schema())? {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Dictionary(_, _) => cast(key, DataType::Utf8View),
@@ -218,7 +225,7 @@ fn bind_to_feed(input: &LogicalPlan, source: &ViewSource<'_>) -> Result<(Vec<usi
 }
 
 /// Lowers the aggregate alone; without physical rules it is always Final over Partial over the input.
-fn lower(aggregate: &Aggregate, planner: &SessionState) -> Result<CellPlan> {
+fn lower(aggregate: &Aggregate, planner: &SessionState, windows: Option<Windows>) -> Result<CellPlan> {
     let plain = SessionStateBuilder::new_from_existing(planner.clone()).with_physical_optimizer_rules(vec![]).build();
     let plan = LogicalPlan::Aggregate(aggregate.clone());
     let physical = block_on(plain.query_planner().create_physical_plan(&plan, &plain))?;
@@ -247,6 +254,7 @@ fn lower(aggregate: &Aggregate, planner: &SessionState) -> Result<CellPlan> {
         filters: partial.filter_expr().to_vec(),
         row_schema,
         keys,
+        windows,
     })
 }
 
@@ -268,22 +276,29 @@ fn column(index: usize, field: &Field, keys: usize, state: bool) -> Field {
 fn finish(
     analyzed: &LogicalPlan,
     original: &Aggregate,
-    cells: &CellPlan,
+    (cells, keys): (&CellPlan, &Keys),
     planner: &SessionState,
 ) -> Result<LogicalPlan> {
     let empty = MemTable::try_new(Arc::clone(&cells.answer_schema), vec![vec![]])?;
     let scan = LogicalPlanBuilder::scan(CELLS, provider_as_source(Arc::new(empty)), None)?;
     let first_aggregate = cells.keys + 1;
-    let keys = original.group_expr.len();
+    let grouped = original.group_expr.len();
+    let cell = |index: usize| {
+        Expr::Column(Column::new(Some(TableReference::bare(CELLS)), cells.answer_schema.field(index).name()))
+    };
     let columns = original.schema.iter().enumerate().map(|(index, (qualifier, field))| {
-        let cell = if index < keys { index } else { first_aggregate + index - keys };
-        let stored = cells.answer_schema.field(cell);
-        let column = Expr::Column(Column::new(Some(TableReference::bare(CELLS)), stored.name()));
-        let column =
-            if stored.data_type() == field.data_type() { column } else { cast(column, field.data_type().clone()) };
-        column.alias_qualified(qualifier.cloned(), field.name())
+        let column = match index.checked_sub(grouped) {
+            None => keys.answered(index, cell),
+            Some(aggregate) => cell(first_aggregate + aggregate),
+        };
+        let stored = match &column {
+            Expr::Column(column) => cells.answer_schema.field_with_name(column.name())?.data_type().clone(),
+            _ => timestamp_type(),
+        };
+        let column = if stored == *field.data_type() { column } else { cast(column, field.data_type().clone()) };
+        Ok(column.alias_qualified(qualifier.cloned(), field.name()))
     });
-    let answered = scan.project(columns.collect::<Vec<_>>())?.build()?;
+    let answered = scan.project(columns.collect::<Result<Vec<_>>>()?)?.build()?;
     let finish = analyzed.clone().transform_down(|node| match node {
         LogicalPlan::Aggregate(_) => Ok(Transformed::new(answered.clone(), true, TreeNodeRecursion::Jump)),
         other => Ok(Transformed::no(other)),
@@ -328,5 +343,30 @@ fn semantic_hash(source: &ViewSource<'_>, core: &LogicalPlan, cells: &CellPlan, 
     }
     let delay_us = if source.late == LatePolicy::Drop { source.stream.watermark_delay_us } else { -1 };
     let _ = writeln!(text, "{}\n{delay_us}\n{}", source.stream.id, finish.display_indent_schema());
+    if let Some(windows) = &cells.windows {
+        let _ = writeln!(text, "{windows:?}");
+    }
+    if reads_clocks(core) {
+        let _ = writeln!(text, "time zones {TIME_ZONE_DATA}");
+    }
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
+}
+
+/// True if what is folded depends on the time-zone data.
+fn reads_clocks(core: &LogicalPlan) -> bool {
+    let in_zone = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, Some(zone)) if !matches!(&**zone, "UTC" | "+00:00"));
+    let of_expression = |expression: &Expr| match expression {
+        Expr::ScalarFunction(call) => call.func.name() == "date_trunc" && call.args.len() == 3,
+        Expr::Cast(cast) => in_zone(cast.field.data_type()),
+        Expr::TryCast(cast) => in_zone(cast.field.data_type()),
+        _ => false,
+    };
+    core.exists(|node| {
+        let mut found = false;
+        for expression in node.expressions() {
+            found |= expression.exists(|part| Ok(of_expression(part)))?;
+        }
+        Ok(found)
+    })
+    .unwrap_or(true)
 }

@@ -93,7 +93,7 @@ fn fold_in_pieces(view: &Arc<View>, piece: i64, reversed: bool) -> (RecordBatch,
     (states::merge(view, &parts).unwrap(), counts)
 }
 
-const VIEWS: [&str; 8] = [
+const VIEWS: [&str; 11] = [
     "SELECT k, count(*) AS c, sum(x) AS x, min(n) AS n FROM s GROUP BY k",
     "SELECT k, window_start, count(n) AS c, avg(n) AS a FROM TUMBLE(s, at, INTERVAL '10 seconds') GROUP BY k, window_start",
     "SELECT count(*) AS c, max(k) AS k, stddev(n) AS d FROM s",
@@ -102,11 +102,14 @@ const VIEWS: [&str; 8] = [
     "SELECT x, count(*) AS c FROM s GROUP BY x",
     "SELECT upper(k) || '!' AS u, bool_or(n > 3) AS b, approx_percentile_cont(x, 0.5) AS p FROM s WHERE k IS NOT NULL GROUP BY 1",
     "SELECT date_trunc('minute', at) AS m, count(*) FILTER (WHERE n > 100) AS c FROM (SELECT at, n FROM s WHERE k <> 'c') AS q GROUP BY 1 ORDER BY c DESC LIMIT 3",
+    "SELECT k, window_end, sum(x) AS x FROM HOP(s, at, INTERVAL '8 seconds', INTERVAL '1 minute') GROUP BY window_end, k",
+    "SELECT window_end, approx_distinct(n) AS d FROM CUMULATE(s, at, INTERVAL '5 seconds', INTERVAL '1 minute') GROUP BY window_end",
+    "SELECT k, window_start, avg(n) AS a FROM SESSION(s, k, at, INTERVAL '3 seconds') GROUP BY k, window_start",
 ];
 
 #[rstest]
 fn pieces_in_any_order_give_the_same_bytes(
-    #[values(0, 1, 2, 3, 4, 5, 6, 7)] view: usize,
+    #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)] view: usize,
     #[values(LatePolicy::Include, LatePolicy::Drop)] late: LatePolicy,
 ) {
     let tables = [table(1, &[("a", "one"), ("b", "two"), ("b", "three")])];
