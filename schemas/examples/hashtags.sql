@@ -12,6 +12,6 @@ CREATE STREAM hashtags (
 -- reads the 60 panes of that one minute.
 CREATE MATERIALIZED VIEW tags_of_the_minute
   REFRESH MANUAL
-AS SELECT window_end, tag, count(*) AS uses
+AS SELECT window_start, window_end, tag, count(*) AS uses
    FROM TABLE(HOP(TABLE hashtags, DESCRIPTOR(event_time), INTERVAL '1' SECOND, INTERVAL '1' MINUTE))
-   GROUP BY window_end, tag;
+   GROUP BY window_start, window_end, tag;
