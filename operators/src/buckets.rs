@@ -3,11 +3,14 @@
 //! DataFusion computes both in nanoseconds, and 64 bits of those end in 1677 and in 2262. For an event from
 //! beyond, its `date_trunc` is an error that no fold gets past, and its `date_bin` is null: a wrong group.
 //! Here, times in microseconds stay microseconds; every other type goes to DataFusion's function.
+//!
+//! `date_trunc(unit, time, zone)` is PostgreSQL's: by the clock of a time zone ([`crate::windows`]).
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit, TimestampMicrosecondType};
+use chrono_tz::Tz;
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
@@ -15,6 +18,9 @@ use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+use schemas::column::timestamp_type;
+
+use crate::windows::{Calendar, Unit, of_the_clock, zone};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -39,11 +45,7 @@ struct Bucket {
 
 impl Bucket {
     fn around(inner: Arc<ScalarUDF>) -> Self {
-        let signature = match inner.name() {
-            "date_bin" => Signature::user_defined(Volatility::Immutable),
-            _ => inner.signature().clone(),
-        };
-        Self { inner, signature }
+        Self { inner, signature: Signature::user_defined(Volatility::Immutable) }
     }
 }
 
@@ -60,8 +62,14 @@ impl ScalarUDFImpl for Bucket {
         &self.signature
     }
 
-    /// Of `date_bin`: with an origin, DataFusion would make nanoseconds of the time.
+    /// With an origin, DataFusion's `date_bin` would make nanoseconds of the time; its `date_trunc` knows no zone.
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        if let ("date_trunc", [unit, _, zone]) = (self.name(), types)
+            && unit.is_string()
+            && zone.is_string()
+        {
+            return Ok(vec![unit.clone(), timestamp_type(), zone.clone()]);
+        }
         if let [DataType::Interval(_), time @ DataType::Timestamp(TimeUnit::Microsecond, zone), origin @ ..] = types
             && origin.len() < 2
         {
@@ -85,6 +93,12 @@ impl ScalarUDFImpl for Bucket {
         {
             return plan_err!("date_bin: months and years have no fixed length; write date_trunc('month', …)");
         }
+        if let ("date_trunc", [unit, _, zone]) = (self.name(), args.scalar_arguments) {
+            in_zone(
+                unit.and_then(ScalarValue::try_as_str).flatten(),
+                zone.and_then(ScalarValue::try_as_str).flatten(),
+            )?;
+        }
         self.inner.inner().return_field_from_args(args)
     }
 
@@ -95,8 +109,14 @@ impl ScalarUDFImpl for Bucket {
         };
         let DataType::Timestamp(_, zone) = time.data_type() else { return self.inner.invoke_with_args(args) };
         let times = time.to_array(rows)?;
-        let buckets: TimestampMicrosecondArray =
-            times.as_primitive::<TimestampMicrosecondType>().unary(|time_us| bucket.start(time_us));
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let buckets: TimestampMicrosecondArray = match bucket {
+            Buckets::Days(calendar) => {
+                let mut buckets = calendar.buckets();
+                times.iter().map(|time| time.map(|time_us| buckets(time_us).0)).collect()
+            }
+            _ => times.unary(|time_us| bucket.start(time_us)),
+        };
         let buckets: ArrayRef = Arc::new(buckets.with_timezone_opt(zone));
         match time {
             ColumnarValue::Array(_) => Ok(ColumnarValue::Array(buckets)),
@@ -121,6 +141,9 @@ fn of_microseconds<'a>(name: &str, arguments: &'a [ColumnarValue]) -> Option<(&'
         return None;
     }
     let ColumnarValue::Scalar(first) = first else { return None };
+    if let ("date_trunc", Some(ColumnarValue::Scalar(zone))) = (name, arguments.get(2)) {
+        return Some((time, in_zone(first.try_as_str().flatten(), zone.try_as_str().flatten()).ok()?));
+    }
     let buckets = if name == "date_bin" { bins(first, arguments.get(2))? } else { units(first)? };
     Some((time, buckets))
 }
@@ -132,6 +155,37 @@ enum Buckets {
     Even { width_us: i64, origin_us: i64 },
     /// So many months, from a January on.
     Months(i64),
+    /// Of days or months, by the clock of a zone.
+    Days(Calendar),
+    /// Of one width, by the clock of a zone.
+    Clock { width_us: i64, zone: Tz },
+}
+
+/// The buckets of a unit by the clock of a zone; both must be constants.
+fn in_zone(unit: Option<&str>, name: Option<&str>) -> Result<Buckets> {
+    let (Some(unit), Some(name)) = (unit, name) else {
+        return plan_err!("date_trunc: unit and time zone must be constants");
+    };
+    let Some(zone) = zone(name) else {
+        return plan_err!("date_trunc: there is no time zone {name:?}; names are such as 'Europe/Berlin'");
+    };
+    let days = |count, origin| Ok(Buckets::Days(Calendar::new(Unit::Days { count, origin }, zone)));
+    let months = |count| Ok(Buckets::Days(Calendar::new(Unit::Months(count), zone)));
+    let clock = |width_us| Ok(Buckets::Clock { width_us, zone });
+    match unit.to_lowercase().as_str() {
+        "microsecond" => clock(1),
+        "millisecond" => clock(1_000),
+        "second" => clock(1_000_000),
+        "minute" => clock(60_000_000),
+        "hour" => clock(3_600_000_000),
+        "day" => days(1, 0),
+        // 1969-12-29 was a Monday
+        "week" => days(7, -3),
+        "month" => months(1),
+        "quarter" => months(3),
+        "year" => months(12),
+        other => plan_err!("date_trunc: there is no unit {other:?}"),
+    }
 }
 
 fn units(unit: &ScalarValue) -> Option<Buckets> {
@@ -178,13 +232,15 @@ impl Buckets {
                 let (year, month) = month_of(time_us.div_euclid(DAY_US));
                 first_day(year, (month - 1) / count * count + 1).saturating_mul(DAY_US)
             }
+            Self::Days(calendar) => calendar.bucket(time_us).0,
+            Self::Clock { width_us, zone } => of_the_clock(zone, width_us, time_us),
         }
     }
 }
 
 /// Year and month of a day since 1970-01-01. Howard Hinnant, "chrono-compatible low-level date algorithms",
 /// `civil_from_days`.
-fn month_of(day: i64) -> (i64, i64) {
+pub(crate) fn month_of(day: i64) -> (i64, i64) {
     let shifted = day + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -195,7 +251,7 @@ fn month_of(day: i64) -> (i64, i64) {
 }
 
 /// The day since 1970-01-01 that a month begins with: `days_from_civil` of the same work.
-fn first_day(year: i64, month: i64) -> i64 {
+pub(crate) fn first_day(year: i64, month: i64) -> i64 {
     let shifted = year - i64::from(month <= 2);
     let (era, year_of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5;
@@ -243,6 +299,18 @@ mod tests {
             };
             assert_eq!(text(&sql), wanted, "{sql}");
         }
+    }
+
+    /// PostgreSQL's third argument: by the clock of a zone.
+    #[rstest]
+    #[case("date_trunc('day', t, 'Europe/Berlin')", "2024-03-30T23:00:00Z")]
+    #[case("date_trunc('week', t, 'Europe/Berlin')", "2024-03-24T23:00:00Z")]
+    #[case("date_trunc('month', t, 'America/New_York')", "2024-03-01T05:00:00Z")]
+    #[case("date_trunc('hour', t, 'Asia/Kolkata')", "2024-03-31T00:30:00Z")]
+    #[case("date_trunc('day', t, 'Atlantis')", "there is no time zone")]
+    fn buckets_follow_a_zones_clock(#[case] call: &str, #[case] wanted: &str) {
+        let found = text(&format!("SELECT {call} FROM (VALUES (TIMESTAMPTZ '2024-03-31T01:20:00Z')) AS v (t)"));
+        assert!(found.contains(wanted), "{call}: {found}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use datafusion::common::Result;
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -18,6 +18,7 @@ use schemas::Problem;
 
 use crate::error::problem;
 use crate::view::{CellPlan, View};
+use crate::windows::{ALL_WINDOWS, WindowRange, Windows, coalesce, expand};
 
 /// Cells by key, filled from rows (by a [`crate::Folder`]) or from states ([`CellTable::merge`]).
 pub struct CellTable {
@@ -48,7 +49,7 @@ impl CellTable {
         Self::with_plan(&view.cells).map_err(|e| compute_problem(&e))
     }
 
-    fn with_plan(plan: &CellPlan) -> Result<Self> {
+    pub(crate) fn with_plan(plan: &CellPlan) -> Result<Self> {
         let key_schema = plan.state_schema.project(&(0..plan.keys).collect::<Vec<_>>())?;
         let widths = plan.aggregates.iter().map(|a| Ok(a.state_fields()?.len())).collect::<Result<_>>()?;
         Ok(Self {
@@ -85,7 +86,7 @@ impl CellTable {
         self.try_merge(states).map_err(|e| compute_problem(&e))
     }
 
-    fn try_merge(&mut self, states: &RecordBatch) -> Result<()> {
+    pub(crate) fn try_merge(&mut self, states: &RecordBatch) -> Result<()> {
         let keys = self.plan.keys;
         self.groups.intern(&states.columns()[..keys], &mut self.indices)?;
         let cells = self.groups.len();
@@ -107,7 +108,7 @@ impl CellTable {
         self.groups.size() + self.accumulators.iter().map(|a| a.size()).sum::<usize>()
     }
 
-    /// Moves all states out, in no order; none if there are none.
+    /// Moves all states out, in no order; none if there are none. Sessions that are near each other are one.
     pub fn take(&mut self) -> Result<Option<RecordBatch>, Problem> {
         self.try_take().map_err(|e| compute_problem(&e))
     }
@@ -121,15 +122,52 @@ impl CellTable {
             columns.extend(accumulator.state(EmitTo::All)?);
         }
         self.groups.clear_shrink(0);
-        Ok(Some(RecordBatch::try_new(Arc::clone(&self.plan.state_schema), columns)?))
+        let states = RecordBatch::try_new(Arc::clone(&self.plan.state_schema), columns)?;
+        match self.plan.windows {
+            Some(Windows::Sessions { gap_us }) => {
+                coalesce(states, self.plan.keys, gap_us, &mut self.accumulators, &self.widths).map(Some)
+            }
+            _ => Ok(Some(states)),
+        }
     }
 
-    /// Moves all cells out as answers: key columns, `_n`, one column per aggregate.
+    /// Moves all cells out as answers: key columns, `_n`, one column per aggregate. Where a cell is a pane or a
+    /// part of a session, the answers are of whole windows.
     pub fn answer(&mut self) -> Result<RecordBatch, Problem> {
-        self.try_answer().map_err(|e| compute_problem(&e))
+        self.answer_windows(&ALL_WINDOWS, |_| Ok(())).map_err(|e| compute_problem(&e))
     }
 
-    fn try_answer(&mut self) -> Result<RecordBatch> {
+    /// [`CellTable::answer`] where only the windows of a look-up's key are wanted: there may be others beside them
+    /// that are not whole.
+    pub fn answer_for(&mut self, view: &View, key: &[ScalarValue]) -> Result<RecordBatch, Problem> {
+        self.answer_windows(&view.windows_of_key(key), |_| Ok(())).map_err(|e| compute_problem(&e))
+    }
+
+    /// The same for some windows at least; those beside them may lack panes. `hold` is told how many bytes
+    /// are held on the way.
+    pub(crate) fn answer_windows(
+        &mut self,
+        wanted: &WindowRange,
+        hold: impl Fn(usize) -> Result<()>,
+    ) -> Result<RecordBatch> {
+        if let Some(windows) = self.plan.windows.clone()
+            && let Some(states) = self.try_take()?
+        {
+            match &windows {
+                Windows::Sessions { .. } => self.try_merge(&states)?,
+                Windows::Panes { key, spec } => {
+                    let panes = states.get_array_memory_size();
+                    expand(&states, (*key, spec), wanted, |states| {
+                        self.try_merge(&states)?;
+                        hold(panes + self.memory_bytes())
+                    })?;
+                }
+            }
+        }
+        self.answer_cells()
+    }
+
+    fn answer_cells(&mut self) -> Result<RecordBatch> {
         if self.groups.is_empty() {
             return Ok(RecordBatch::new_empty(Arc::clone(&self.plan.answer_schema)));
         }

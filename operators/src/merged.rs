@@ -1,6 +1,9 @@
 //! A view as a table: states → ⊕ → answer → finish. Whatever the states come from, there is one way
 //! from them to an answer.
 
+mod bounds;
+mod window_exec;
+
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -9,8 +12,8 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::datasource::{TableType, ViewTable, provider_as_source};
-use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, lit};
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_expr::{Partitioning, PhysicalExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
@@ -21,9 +24,12 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::scalar::ScalarValue;
 
+use self::window_exec::WindowExec;
 use crate::aggregates::name_view;
 use crate::view::{CELLS, CellPlan, View};
+use crate::windows::{ALL_WINDOWS, WindowRange, Windows};
 
 /// Where the states of a view come from: a batch view, deltas, a tail, or all of them.
 #[async_trait]
@@ -103,10 +109,55 @@ impl TableProvider for Cells {
         let wanted = projection.unwrap_or(&all);
         let answer = Answer::of(&self.view, wanted)?;
         let filters: Vec<Expr> = filters.iter().map(unqualified).collect::<Result<_>>()?;
-        let plans = self.source.scan(session, &answer.state_columns, &filters).await?;
+        let split = Split::of(self.plan(), filters);
+        let plans = self.source.scan(session, &answer.state_columns, &split.below).await?;
         let states = union(plans, &answer.state_schema)?;
-        let states = filtered(session, states, filters)?;
-        answer.plan(&self.view, states, session.config().target_partitions())
+        let states = filtered(session, states, split.below)?;
+        let partitions = session.config().target_partitions();
+        if self.plan().windows.is_none() {
+            return answer.plan(&self.view, states, partitions);
+        }
+        let windows = Arc::new(WindowExec::over(answer.cells(&self.view)?, split.windows, states, partitions)?);
+        answer.rename(&self.view, filtered(session, windows, split.above)?, self.plan().keys)
+    }
+}
+
+/// Filters on keys, split at the merge. A cell of windows that share records is not a window: what asks for
+/// windows is looked at when they are made.
+struct Split {
+    /// On states.
+    below: Vec<Expr>,
+    /// On answered windows.
+    above: Vec<Expr>,
+    /// The windows that can pass.
+    windows: WindowRange,
+}
+
+impl Split {
+    fn of(cells: &CellPlan, filters: Vec<Expr>) -> Self {
+        let names: Vec<&str> = match &cells.windows {
+            None => return Self { below: filters, above: vec![], windows: ALL_WINDOWS },
+            Some(Windows::Panes { key, .. }) => vec![cells.state_schema.field(*key).name()],
+            Some(Windows::Sessions { .. }) => {
+                [cells.keys - 2, cells.keys - 1].map(|key| cells.state_schema.field(key).name().as_str()).into()
+            }
+        };
+        let of_windows =
+            |filter: &Expr| filter.column_refs().iter().any(|column| names.contains(&column.name.as_str()));
+        // conjuncts by themselves: one part may be about the key alone
+        let parts = filters.iter().flat_map(split_conjunction).cloned();
+        let (above, mut below): (Vec<Expr>, Vec<Expr>) = parts.partition(of_windows);
+        let windows = match &cells.windows {
+            Some(Windows::Panes { .. }) => bounds::windows_asked_for(&above, names[0]),
+            _ => ALL_WINDOWS,
+        };
+        if let (Some(Windows::Panes { spec, .. }), false) = (&cells.windows, windows == ALL_WINDOWS) {
+            let (first, end) = if windows.is_empty() { (0, 0) } else { spec.panes_of(&windows) };
+            let pane = || Expr::Column(Column::new_unqualified(names[0]));
+            let time = |us: i64| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));
+            below.push(pane().gt_eq(time(first)).and(pane().lt(time(end))));
+        }
+        Self { below, above, windows }
     }
 }
 
@@ -173,6 +224,20 @@ impl Answer {
         Ok(Self { wanted: wanted.to_vec(), aggregates, state_columns, state_schema })
     }
 
+    /// The view's cells with only the aggregates that are answered.
+    fn cells(&self, view: &View) -> Result<CellPlan> {
+        let plan = &view.cells;
+        let mut answered: Vec<usize> = (0..plan.keys).collect();
+        answered.extend(self.aggregates.iter().map(|aggregate| plan.keys + aggregate));
+        Ok(CellPlan {
+            aggregates: self.aggregates.iter().map(|aggregate| Arc::clone(&plan.aggregates[*aggregate])).collect(),
+            filters: vec![None; self.aggregates.len()],
+            state_schema: Arc::clone(&self.state_schema),
+            answer_schema: Arc::new(plan.answer_schema.project(&answered)?),
+            ..plan.clone()
+        })
+    }
+
     fn plan(&self, view: &View, states: Arc<dyn ExecutionPlan>, partitions: usize) -> Result<Arc<dyn ExecutionPlan>> {
         let plan = &view.cells;
         let keys = if view.is_global() { 0 } else { plan.keys };
@@ -200,7 +265,7 @@ impl Answer {
         let columns = self.wanted.iter().map(|wanted| -> Result<(Arc<dyn PhysicalExpr>, String)> {
             let name = plan.answer_schema.field(*wanted).name().clone();
             if *wanted < plan.keys && view.is_global() {
-                let zero = datafusion::scalar::ScalarValue::Int32(Some(0));
+                let zero = ScalarValue::Int32(Some(0));
                 return Ok((datafusion::physical_expr::expressions::lit(zero), name));
             }
             let index = match wanted.checked_sub(plan.keys) {

@@ -47,7 +47,7 @@ fn with_functions(config: SessionConfig, runtime: Arc<RuntimeEnv>, aggregates: V
     let _ = buckets::register(&mut state);
     // without it a session has the unbounded functions
     let _ = bounded::bound(&mut state);
-    let _ = state.register_relation_planner(Arc::new(windows::TumblePlanner::default()));
+    let _ = state.register_relation_planner(Arc::new(windows::WindowPlanner::default()));
     state.add_analyzer_rule(Arc::new(CheckedArithmetic::default()));
     state
 }

@@ -27,6 +27,14 @@ pub fn keys(view: &View, states: &RecordBatch) -> Result<Rows, Problem> {
     key_converter(view)?.convert_columns(&states.columns()[..view.key_columns()]).map_err(|e| arrow_problem(&e))
 }
 
+/// The part of an encoded key by which cells can be divided: cells that share it are merged and compared
+/// together. All of the key, but for the bounds of a session.
+pub fn divisible<'a>(view: &View, key: &'a [u8]) -> &'a [u8] {
+    /// A point in time: one byte for null or not, eight for the value.
+    const TIME_BYTES: usize = 9;
+    if view.makes_sessions() { &key[..key.len().saturating_sub(2 * TIME_BYTES)] } else { key }
+}
+
 /// Sorts states by key.
 pub fn sort(view: &View, states: &RecordBatch) -> Result<RecordBatch, Problem> {
     let keys = keys(view, states)?;

@@ -8,9 +8,11 @@
 mod compile;
 mod grouping;
 mod hidden;
+mod reads;
 mod refuse;
 #[cfg(test)]
 mod tests;
+mod windowed;
 
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 use schemas::problem::SqlPosition;
 use schemas::{LatePolicy, Problem, StreamDef};
+
+use crate::windows::Windows;
 
 /// Name of the table that the finish reads: the answered cells.
 pub(crate) const CELLS: &str = "__cells";
@@ -94,6 +98,8 @@ pub struct CellPlan {
     /// Index of the partition and offset columns and of the lateness in the row schema.
     pub(crate) offset_column: usize,
     pub(crate) late_column: Option<usize>,
+    /// How windows are made of the cells, where a cell is not a window.
+    pub(crate) windows: Option<Windows>,
 }
 
 impl View {
@@ -149,6 +155,8 @@ impl View {
 
     /// For each output column the key column it is, if the finish only renames it: a filter on it can
     /// be answered by the index.
+    /// For each output column the key column of the answered cells that it is, if the finish only renames it: a
+    /// filter on it can be answered by the index ([`View::stored_keys`]).
     pub fn output_keys(&self) -> Vec<Option<usize>> {
         let columns = self.finish.schema().columns();
         columns.iter().map(|column| compile::key_behind(&self.finish, column)).collect()

@@ -39,6 +39,12 @@ pub const DEAD_LETTERS_AT_ONCE: usize = 10_000;
 pub const MICRO_BATCH_ROWS: usize = 65_536;
 /// Rows that a decoder turns into one Arrow batch (larger is slower: measured in the spike).
 pub const DECODE_BATCH_ROWS: usize = 8_192;
+/// Windows that one event can lie in (`HOP`, `CUMULATE`): so many times its pane is read for an answer.
+pub const WINDOWS_PER_EVENT_MAX: i64 = 10_000;
+/// Panes that one window can be made up of.
+pub const PANES_PER_WINDOW_MAX: i64 = 100_000;
+/// Panes that a look-up of one window reads one by one; windows of more are read as a range.
+pub const PANES_LOOKED_UP_MAX: i64 = 1_000;
 /// Rows of a data page of a batch view: what one look-up decodes.
 pub const VIEW_PAGE_ROWS: usize = 1_000;
 /// Rows of a row group of a batch view.

@@ -19,8 +19,10 @@ mod script;
 #[cfg(test)]
 mod tests;
 mod types;
+mod windows;
 
 pub use names::SCHEMAS;
+pub use windows::plain_windows;
 
 use crate::column::ColumnDef;
 use crate::problem::{Problem, SqlPosition};

@@ -72,27 +72,46 @@ impl Lookup {
         key: &[ScalarValue],
     ) -> Result<Option<Found>, Problem> {
         let Some(finish) = self.finish(view, snapshot.view) else { return Ok(None) };
-        let Some(key) = key_arrays(view, key) else { return Ok(None) };
+        let Some(wanted) = key_arrays(view, key) else { return Ok(None) };
+        let Some(stored) = view.stored_keys(key) else { return Ok(None) };
+        let stored: Option<Vec<_>> = stored.iter().map(|key| key_arrays(view, key)).collect();
+        let Some(stored) = stored else { return Ok(None) };
         let mut cells = CellTable::new(view)?;
         let (mut cells_read, mut bytes_read) = (0, 0);
         if let Some(manifest) = snapshot.manifest.as_ref().filter(|manifest| !manifest.files.is_empty()) {
             let reader = self.reader(view, snapshot.view, manifest).await?;
-            for states in reader.rows_with_key_prefix(&key).await.map_err(|e| e.problem())? {
-                cells_read += states.num_rows() as u64;
-                bytes_read += bytes_of(&states) as u64;
-                cells.merge(&states)?;
+            for key in &stored {
+                for states in reader.rows_with_key_prefix(key).await.map_err(|e| e.problem())? {
+                    cells_read += states.num_rows() as u64;
+                    bytes_read += bytes_of(&states) as u64;
+                    cells.merge(&states)?;
+                }
             }
         }
         for range in &snapshot.ranges {
             for states in range.states.iter().filter(|states| states.num_rows() > 0) {
-                let (found, compared) = matching(states, &key, range.sorted)?;
-                cells_read += compared;
-                if let Some(found) = found {
-                    cells.merge(&found)?;
+                if !range.sorted {
+                    cells_read += states.num_rows() as u64;
+                    if let Some(found) = between(states, &stored)? {
+                        cells.merge(&found)?;
+                    }
+                    continue;
+                }
+                for key in &stored {
+                    let (found, compared) = matching(states, key, true)?;
+                    cells_read += compared;
+                    if let Some(found) = found {
+                        cells.merge(&found)?;
+                    }
                 }
             }
         }
-        Ok(Some(Found { rows: finish.apply(cells.answer()?)?, cells_read, bytes_read }))
+        let mut answered = cells.answer_for(view, key)?;
+        if view.makes_windows() {
+            let (found, _) = matching(&answered, &wanted, false)?;
+            answered = found.unwrap_or_else(|| answered.slice(0, 0));
+        }
+        Ok(Some(Found { rows: finish.apply(answered)?, cells_read, bytes_read }))
     }
 
     /// Forgets views that are not in the catalogue any more, and what was open for them.
@@ -146,11 +165,7 @@ pub(crate) fn matching(
     key: &[ArrayRef],
     sorted: bool,
 ) -> Result<(Option<RecordBatch>, u64), Problem> {
-    let wrong = |e: arrow::error::ArrowError| Problem::new(Code::Internal, format!("keys do not compare: {e}"));
-    let options = SortOptions { descending: false, nulls_first: true };
-    let columns = key.iter().zip(states.columns());
-    let compare: Vec<DynComparator> =
-        columns.map(|(key, column)| make_comparator(column, key, options)).collect::<Result<_, _>>().map_err(wrong)?;
+    let compare = comparators(states, key)?;
     let order = |row: usize| compare.iter().map(|column| column(row, 0)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal);
     if sorted {
         let (found, compared) = equal_range(states.num_rows(), order);
@@ -162,7 +177,36 @@ pub(crate) fn matching(
     if rows.is_empty() {
         return Ok((None, compared));
     }
-    Ok((Some(take_record_batch(states, &UInt32Array::from(rows)).map_err(wrong)?), compared))
+    Ok((Some(take_record_batch(states, &UInt32Array::from(rows)).map_err(|e| not_comparable(&e))?), compared))
+}
+
+/// Rows of unsorted states whose leading keys lie between the first and the last of some keys, column by column:
+/// exactly those with one of the keys, which differ in a row of panes and in nothing else.
+fn between(states: &RecordBatch, keys: &[Vec<ArrayRef>]) -> Result<Option<RecordBatch>, Problem> {
+    let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(None) };
+    let (first, last) = (comparators(states, first)?, comparators(states, last)?);
+    let passes = |row: usize| {
+        first.iter().all(|column| column(row, 0).is_ge()) && last.iter().all(|column| column(row, 0).is_le())
+    };
+    let rows: Vec<u32> = (0..states.num_rows()).filter(|row| passes(*row)).map(|row| row as u32).collect();
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    take_record_batch(states, &UInt32Array::from(rows)).map(Some).map_err(|e| not_comparable(&e))
+}
+
+fn not_comparable(error: &arrow::error::ArrowError) -> Problem {
+    Problem::new(Code::Internal, format!("keys do not compare: {error}"))
+}
+
+/// Per column of a key, its order to the states'.
+fn comparators(states: &RecordBatch, key: &[ArrayRef]) -> Result<Vec<DynComparator>, Problem> {
+    let options = SortOptions { descending: false, nulls_first: true };
+    let columns = key.iter().zip(states.columns());
+    columns
+        .map(|(key, column)| make_comparator(column, key, options))
+        .collect::<Result<_, _>>()
+        .map_err(|e| not_comparable(&e))
 }
 
 /// Where a sorted sequence equals the key: two binary searches, and how many rows they looked at.

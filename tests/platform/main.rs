@@ -24,3 +24,4 @@ mod roles;
 mod s3;
 mod s3_proxy;
 mod sim;
+mod windows;

@@ -25,3 +25,4 @@ mod pairs;
 mod value;
 mod view;
 mod whole;
+mod window;

@@ -51,24 +51,18 @@ impl<'a> Comparison<'a> {
     }
 
     pub(super) fn run(mut self, new: Sorted<'_>, old: Sorted<'_>) -> Result<CellCheck, Problem> {
-        let mut old = Cursor::new(old);
-        while let Some(chunk) = new()? {
-            if chunk.num_rows() == 0 {
-                continue;
-            }
-            let last = self.key(&chunk, chunk.num_rows() - 1)?;
-            let mut parts = old.up_to(&self.converter, self.view, Some(last.row(0).as_ref()))?;
-            parts.extend(self.deltas_up_to(Some(last.row(0).as_ref()))?);
+        let (mut new, mut old) = (Cursor::new(new), Cursor::new(old));
+        while let Some(chunk) = new.next_divisible(&self.converter, self.view)? {
+            let last = self.limit(&chunk)?;
+            let mut parts = old.up_to(&self.converter, self.view, Some(&last))?;
+            parts.extend(self.deltas_up_to(Some(&last))?);
             self.compare(&chunk, &parts)?;
         }
         // what comes after the last new cell is in what the run replaces alone
         loop {
-            let mut parts = old.next_chunk()?.map_or(vec![], |chunk| vec![chunk]);
-            let last = match parts.first() {
-                Some(chunk) => Some(self.key(chunk, chunk.num_rows() - 1)?),
-                None => None,
-            };
-            parts.extend(self.deltas_up_to(last.as_ref().map(|key| key.row(0).data()))?);
+            let mut parts = old.next_divisible(&self.converter, self.view)?.map_or(vec![], |chunk| vec![chunk]);
+            let last = parts.first().map(|chunk| self.limit(chunk)).transpose()?;
+            parts.extend(self.deltas_up_to(last.as_deref())?);
             if parts.is_empty() {
                 return Ok(self.check);
             }
@@ -76,8 +70,15 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    fn key(&self, states: &RecordBatch, row: usize) -> Result<Rows, Problem> {
-        key(&self.converter, self.view, states, row)
+    /// No key that has to be compared together with the last one of a chunk is above it.
+    fn limit(&self, chunk: &RecordBatch) -> Result<Vec<u8>, Problem> {
+        let key = key(&self.converter, self.view, chunk, chunk.num_rows() - 1)?;
+        let mut limit = states::divisible(self.view, key.row(0).as_ref()).to_vec();
+        if self.view.makes_sessions() {
+            // above whatever a key can go on with: a point in time begins with 0 or 1
+            limit.push(u8::MAX);
+        }
+        Ok(limit)
     }
 
     /// The unread rows of every delta up to a key; all of them without one.
@@ -192,10 +193,16 @@ fn first_above(
     from: usize,
     last: &[u8],
 ) -> Result<usize, Problem> {
-    let (mut low, mut high) = (from, states.num_rows());
+    let is_up_to = |row: usize| Ok(key(converter, view, states, from + row)?.row(0).as_ref() <= last);
+    Ok(from + first_that_is_not(states.num_rows() - from, is_up_to)?)
+}
+
+/// Index of the first row that does not pass; all that do come before.
+fn first_that_is_not(rows: usize, passes: impl Fn(usize) -> Result<bool, Problem>) -> Result<usize, Problem> {
+    let (mut low, mut high) = (0, rows);
     while low < high {
         let middle = usize::midpoint(low, high);
-        if key(converter, view, states, middle)?.row(0).as_ref() <= last {
+        if passes(middle)? {
             low = middle + 1;
         } else {
             high = middle;
@@ -228,6 +235,27 @@ impl<'a> Cursor<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// The next chunk, without cells at its end that have to be compared together with later ones.
+    fn next_divisible(&mut self, converter: &RowConverter, view: &View) -> Result<Option<RecordBatch>, Problem> {
+        let Some(mut chunk) = self.next_chunk()? else { return Ok(None) };
+        if !view.makes_sessions() {
+            return Ok(Some(chunk));
+        }
+        loop {
+            let last_key = key(converter, view, &chunk, chunk.num_rows() - 1)?;
+            let last = states::divisible(view, last_key.row(0).data());
+            let is_below =
+                |row: usize| Ok(states::divisible(view, key(converter, view, &chunk, row)?.row(0).as_ref()) < last);
+            let start = first_that_is_not(chunk.num_rows(), is_below)?;
+            if start > 0 {
+                self.rest = Some(chunk.slice(start, chunk.num_rows() - start));
+                return Ok(Some(chunk.slice(0, start)));
+            }
+            let Some(more) = self.next_chunk()? else { return Ok(Some(chunk)) };
+            chunk = concat_batches(&chunk.schema(), [&chunk, &more]).map_err(internal)?;
+        }
     }
 
     /// The unread rows up to a key.

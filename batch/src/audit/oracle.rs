@@ -21,6 +21,7 @@ use datafusion::prelude::SessionContext;
 use operators::{StateSource, StaticTable, View, buckets, merged, session, states, windows};
 use schemas::documents::certificate::OracleCheck;
 use schemas::problem::SqlPosition;
+use schemas::statement::plain_windows;
 use schemas::{Code, LatePolicy, Problem, StreamDef};
 
 use super::not_sampled;
@@ -48,7 +49,8 @@ pub struct Oracle<'a> {
 pub struct OracleInput {
     /// The records, with the columns that the view reads.
     pub rows: Vec<RecordBatch>,
-    /// States of some cells that were folded from exactly these records.
+    /// States of some cells that were folded from exactly these records; where cells are panes or sessions
+    /// ([`View::makes_windows`]), of all cells.
     pub states: RecordBatch,
 }
 
@@ -115,7 +117,7 @@ impl Oracle<'_> {
         let schema = Arc::new(self.stream.log_schema().project(&self.columns())?);
         let records: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![rows])?);
         let known = vec![(self.stream.name.clone(), Arc::clone(&records))];
-        state.register_relation_planner(Arc::new(windows::TumblePlanner::over(known)))?;
+        state.register_relation_planner(Arc::new(windows::WindowPlanner::over(known)))?;
         let context = SessionContext::new_with_state(state);
         context.register_table(self.stream.name.as_str(), records)?;
         for table in self.tables {
@@ -123,7 +125,7 @@ impl Oracle<'_> {
             context
                 .register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![table.rows.clone()])?))?;
         }
-        let frame = context.sql(self.sql).await?;
+        let frame = context.sql(&plain_windows(self.sql)).await?;
         let expressions = output_expressions(frame.logical_plan());
         let schema = Arc::new(frame.schema().as_arrow().clone());
         Ok(Theirs { rows: one_batch(&frame.collect().await?, &schema)?, expressions })
@@ -141,9 +143,8 @@ impl Oracle<'_> {
                 return Ok(not_sampled(format!("keys cannot be compared: {reason}")));
             }
         };
-        let keys = states::keys(self.view, states)?;
-        for (cell, key) in keys.iter().enumerate() {
-            let key = if self.view.is_global() { &[][..] } else { key.as_ref() };
+        for (key, name) in self.sampled_keys(states, (ours, &our_rows), (&theirs.rows, &their_rows))? {
+            let key = key.as_ref();
             check.sampled += 1;
             let difference = match (our_rows.get(key), their_rows.get(key)) {
                 (None, None) => None,
@@ -154,15 +155,38 @@ impl Oracle<'_> {
             if let Some(difference) = difference {
                 check.differing += 1;
                 if check.samples.len() < SAMPLES_IN_WORDS_MAX {
-                    check.samples.push(format!("[{}]: {difference}", self.key_text(states, cell)));
+                    check.samples.push(format!("[{name}]: {difference}"));
                 }
             }
         }
         Ok(check)
     }
 
+    /// The keys that are compared, encoded and in words: of the sampled cells; where these are no windows, all
+    /// windows that either side has, because the sample is whole then.
+    fn sampled_keys(
+        &self,
+        states: &RecordBatch,
+        ours: (&RecordBatch, &RowsByKey),
+        theirs: (&RecordBatch, &RowsByKey),
+    ) -> std::result::Result<BTreeMap<Box<[u8]>, String>, Problem> {
+        if !self.view.makes_windows() {
+            let keys = states::keys(self.view, states)?;
+            let key = |(cell, key): (usize, arrow_row::Row<'_>)| {
+                let key = if self.view.is_global() { &[][..] } else { key.data() };
+                (Box::from(key), self.key_text(states, cell))
+            };
+            return Ok(keys.iter().enumerate().map(key).collect());
+        }
+        let mut keys = BTreeMap::new();
+        for (rows, by_key) in [ours, theirs] {
+            keys.extend(by_key.iter().map(|(key, row)| (key.clone(), row_text(rows, *row))));
+        }
+        Ok(keys)
+    }
+
     /// Row by encoded key, from the output columns that are key columns.
-    fn rows_by_key(&self, rows: &RecordBatch) -> std::result::Result<BTreeMap<Box<[u8]>, usize>, String> {
+    fn rows_by_key(&self, rows: &RecordBatch) -> std::result::Result<RowsByKey, String> {
         if self.view.is_global() {
             return Ok((0..rows.num_rows()).map(|row| (Box::from(&[][..]), row)).collect());
         }
@@ -182,6 +206,14 @@ impl Oracle<'_> {
         let text = |column: usize| array_value_to_string(states.column(column), cell).unwrap_or_default();
         (0..self.view.key_columns()).map(text).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Rows of an answer by their encoded key.
+type RowsByKey = BTreeMap<Box<[u8]>, usize>;
+
+fn row_text(rows: &RecordBatch, row: usize) -> String {
+    let text = |column: &ArrayRef| array_value_to_string(column, row).unwrap_or_default();
+    rows.columns().iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// What plain SQL gave.

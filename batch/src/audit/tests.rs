@@ -27,7 +27,11 @@ struct Scene {
 
 impl Scene {
     fn new(late: LatePolicy) -> Self {
-        let view = testing::view(SQL, late);
+        Self::of(SQL, late)
+    }
+
+    fn of(sql: &str, late: LatePolicy) -> Self {
+        let view = testing::view(sql, late);
         let (c1, c2, c3) = (Cut(vec![300, 200, 0]), Cut(vec![450, 200, 90]), Cut(vec![700, 333, 200]));
         let frames = testing::frames(&Cut(vec![800, 400, 300]), SHOPS, 64);
         let below = testing::delta(&view, &frames, &Cut::default(), &c1);
@@ -130,6 +134,43 @@ fn names(certificate: &Certificate, partition: Partition, offset: Offset, what: 
         records.iter().any(|r| (r.partition, r.offset, r.what.as_str()) == (partition, offset, what)),
         "{partition}:{offset} {what} is not in {records:?}"
     );
+}
+
+const SESSIONS: &str = "SELECT shop, window_start, window_end, count(*) AS n, sum(price) AS total, max(price) AS most \
+    FROM SESSION(events, shop, at, INTERVAL '25 seconds') GROUP BY shop, window_start, window_end";
+const ONE_SESSION: &str =
+    "SELECT window_start, window_end, count(*) AS n FROM SESSION(events, at, INTERVAL '1 second') GROUP BY 1, 2";
+const HOPS: &str = "SELECT shop, window_start, window_end, count(*) AS n, sum(price) AS total \
+    FROM HOP(events, at, INTERVAL '10 seconds', INTERVAL '25 seconds') GROUP BY window_end, window_start, shop";
+
+/// Parts of a session are in the base, in both deltas and on both sides of a chunk's border. (R-055)
+#[rstest]
+fn windows_that_share_records_are_exact(
+    #[values(SESSIONS, ONE_SESSION, HOPS)] sql: &str,
+    #[values(LatePolicy::Include, LatePolicy::Drop)] late: LatePolicy,
+) {
+    let certificate = Scene::of(sql, late).audit();
+    assert_eq!((certificate.cells.differing, &certificate.violations), (0, &vec![]));
+    assert!(certificate.cells.compared > 20, "{:?}", certificate.cells);
+}
+
+#[test]
+fn a_record_that_is_missing_in_a_pane_is_named() {
+    let mut scene = Scene::of(HOPS, LatePolicy::Include);
+    scene.fold_again(Some(500), None);
+    let certificate = scene.audit();
+    says(&certificate, "missing in speed");
+    names(&certificate, 0, 500, "missing_in_speed");
+}
+
+/// Without it, a session is two, or ends elsewhere: cells of other keys.
+#[test]
+fn a_record_that_is_missing_in_a_session_is_a_violation() {
+    let mut scene = Scene::of(SESSIONS, LatePolicy::Include);
+    scene.fold_again(Some(500), None);
+    let certificate = scene.audit();
+    says(&certificate, "offset 500 was not folded");
+    assert!(certificate.cells.differing > 1, "{:?}", certificate.cells);
 }
 
 #[test]
@@ -322,6 +363,9 @@ mod oracle {
     #[case::windows(
         "SELECT window_start, shop, count(*) AS n FROM TUMBLE(events, at, INTERVAL '1 minute') GROUP BY window_start, shop"
     )]
+    #[case::hops(super::HOPS)]
+    #[case::sessions(super::SESSIONS)]
+    #[case::one_session(super::ONE_SESSION)]
     #[case::having(
         "SELECT shop, count(*) AS n FROM events WHERE price > 0 GROUP BY shop HAVING count(*) > 12 ORDER BY n DESC"
     )]

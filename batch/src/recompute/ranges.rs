@@ -35,14 +35,16 @@ impl KeyRanges {
             let sample = UInt32Array::from_iter_values((0..run.num_rows() as u32).step_by(step));
             let sample =
                 take_record_batch(&run.project(&key_columns(view)).map_err(internal)?, &sample).map_err(internal)?;
-            keys.extend(encoded(view, &sample)?.iter().map(|key| key.as_ref().into()));
+            keys.extend(encoded(view, &sample)?.iter().map(|key| states::divisible(view, key.as_ref()).into()));
         }
         for run in spilled {
-            keys.extend(run.first_keys.iter().cloned());
+            keys.extend(run.first_keys.iter().map(|key| states::divisible(view, key).into()));
         }
         keys.sort_unstable();
         let mut bounds: Vec<Box<[u8]>> = (1..count).filter_map(|i| keys.get(i * keys.len() / count).cloned()).collect();
         bounds.dedup();
+        // a view that cannot be divided at all
+        bounds.retain(|bound| !bound.is_empty());
         Ok(Self { bounds })
     }
 

@@ -16,6 +16,12 @@ use crate::testing::{self, MemoryRecords, PARTITIONS, SECOND_US};
 const BY_SHOP: &str = "SELECT shop, count(*) AS n, sum(price) AS total, min(price) AS least, max(price) AS most FROM events GROUP BY shop";
 const BY_MINUTE: &str = "SELECT window_start, shop, count(*) AS n, sum(price) AS total, avg(weight) AS w, approx_distinct(id) AS ids \
     FROM TUMBLE(events, at, INTERVAL '1 minute') WHERE price % 3 <> 0 GROUP BY window_start, shop";
+const HOPS: &str = "SELECT window_start, shop, sum(price) AS total \
+    FROM HOP(events, at, INTERVAL '10 seconds', INTERVAL '1 minute') GROUP BY window_start, shop";
+const SESSIONS: &str = "SELECT shop, window_start, count(*) AS n, sum(price) AS total \
+    FROM SESSION(events, shop, at, INTERVAL '40 seconds') GROUP BY shop, window_start";
+const ONE_SESSION: &str = "SELECT window_start, window_end, count(*) AS n \
+    FROM SESSION(events, at, INTERVAL '1 second') GROUP BY window_start, window_end";
 const GLOBAL: &str = "SELECT count(*) AS n, sum(price) AS total FROM events";
 
 fn job(
@@ -52,6 +58,9 @@ fn recompute(job: &Job) -> (RecordBatch, Vec<LedgerCounts>, Vec<LedgerCounts>, u
 #[case::text_key(BY_SHOP)]
 #[case::window_and_text_key(BY_MINUTE)]
 #[case::no_key(GLOBAL)]
+#[case::panes(HOPS)]
+#[case::sessions(SESSIONS)]
+#[case::sessions_without_key(ONE_SESSION)]
 fn bytes_do_not_depend_on_threads_memory_or_units(#[case] sql: &str) {
     let view = testing::view(sql, LatePolicy::Include);
     let cut = Cut(vec![5_000, 4_321, 6_007]);

@@ -285,7 +285,7 @@ impl RunService {
             let mut new = files::reader(&store, &plan.view.view, &files, &handle)?;
             let old_files = plan.base.as_ref().map_or(&[][..], |base| &base.files);
             let mut old = files::reader(&store, &plan.view.view, old_files, &handle)?;
-            let mut sampler = sample::Sampler::new(live.id, cells);
+            let mut sampler = sample::Sampler::of_view(live.id, cells, &plan.view.view);
             let certificate = auditor.audit(
                 &mut || {
                     live.check_stopped()?;

@@ -21,15 +21,16 @@ use datafusion::optimizer::{Optimizer, OptimizerRule, extract_equijoin_predicate
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use futures::executor::block_on;
-use schemas::column::{OFFSET, PARTITION};
+use schemas::column::{OFFSET, PARTITION, timestamp_type};
 use schemas::limits::MICRO_BATCH_ROWS;
-use schemas::{Code, LatePolicy, Problem};
+use schemas::{Code, LatePolicy, Problem, statement};
 
 use super::grouping::{distinct_as_groups, plain_keys};
 use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
+use super::windowed::{Keys, LAST_EVENT};
 use super::{CELLS, CellPlan, View, ViewSource, refuse};
 use crate::aggregates::{Lowered, lower as lower_call, within_cap};
-use crate::windows::TumblePlanner;
+use crate::windows::{TIME_ZONE_DATA, WindowPlanner, Windows};
 use crate::{error, evidence, session};
 
 /// Name of the table that the row program reads: whatever rows are folded next.
@@ -41,7 +42,8 @@ const STATE_VERSION: u32 = 1;
 pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
     let to_problem = |e: DataFusionError| error::problem(&e, source.sql, source.position);
     let planner = planning_state(source).map_err(to_problem)?;
-    let logical = block_on(planner.create_logical_plan(source.sql)).map_err(to_problem)?;
+    let sql = statement::plain_windows(source.sql);
+    let logical = block_on(planner.create_logical_plan(&sql)).map_err(to_problem)?;
     check_statement(&logical)?;
     let logical = distinct_as_groups(logical).map_err(to_problem)?;
     refuse::check(&logical, &source.stream.name)?;
@@ -73,7 +75,7 @@ fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
     let schema = MemorySchemaProvider::new();
     let stream = feed_table(source.stream.record_schema(), vec![])?;
     schema.register_table(source.stream.name.clone(), Arc::clone(&stream))?;
-    state.register_relation_planner(Arc::new(TumblePlanner::over(vec![(source.stream.name.clone(), stream)])))?;
+    state.register_relation_planner(Arc::new(WindowPlanner::for_view(vec![(source.stream.name.clone(), stream)])))?;
     for table in source.tables {
         let Some(first) = table.rows.first() else { continue };
         let rows = MemTable::try_new(first.schema(), vec![table.rows.clone()])?;
@@ -97,7 +99,8 @@ pub(crate) fn feed_table(
 
 fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan) -> Result<View> {
     let original = find_aggregate(analyzed)?;
-    let (core, calls) = add_evidence(source, &original)?;
+    let keys = Keys::of(&original)?;
+    let (core, calls) = add_evidence(source, &original, &keys)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
@@ -112,8 +115,8 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let (input_columns, feed_schema, program) = bind_to_feed(aggregate.input.as_ref(), source)?;
     let bound =
         Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
-    let cells = lower(&bound, &planner)?;
-    let finish = finish(analyzed, &original, &cells, (&calls, &planner))?;
+    let cells = lower(&bound, &planner, keys.windows.clone())?;
+    let finish = finish(analyzed, &original, (&cells, &keys), (&calls, &planner))?;
     let semantic_hash = semantic_hash(source, &optimized, &cells, &finish);
     let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     Ok(View {
@@ -155,7 +158,7 @@ fn find_aggregate(plan: &LogicalPlan) -> Result<Aggregate> {
 
 /// The aggregate with canonical keys, over an input with the hidden columns, and the evidence first, then
 /// the user's calls as a view keeps them.
-fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<(LogicalPlan, Vec<Lowered>)> {
+fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate, keys: &Keys) -> Result<(LogicalPlan, Vec<Lowered>)> {
     let mut input = thread(&aggregate.input, source.stream)?;
     if hidden(&input, LATE_ROW).is_none() {
         let late = match late_row(&plain_keys(aggregate)?, &input, source.stream)? {
@@ -172,7 +175,7 @@ fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<(Logic
     else {
         return internal_err!("a hidden column does not reach the aggregate");
     };
-    let mut keys = aggregate.group_expr.iter().map(|key| canonical_key(key, &input)).collect::<Result<Vec<_>>>()?;
+    let mut keys = keys.stored.iter().map(|key| canonical_key(key, &input)).collect::<Result<Vec<_>>>()?;
     if keys.is_empty() {
         keys.push(lit(0_i32));
     }
@@ -190,6 +193,10 @@ fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<(Logic
 
 /// One string type at the fold's boundary, because the two hash differently; floats with one NaN and one zero.
 fn canonical_key(key: &Expr, input: &LogicalPlan) -> Result<Expr> {
+    // the bounds of a session are the same expression twice, under two names
+    if matches!(key, Expr::Alias(alias) if alias.name == LAST_EVENT) {
+        return Ok(key.clone());
+    }
     let key = key.clone().unalias();
     if let Expr::GroupingSet(sets) = key {
         let canonical = |keys: Vec<Expr>| keys.iter().map(|key| canonical_key(key, input)).collect::<Result<Vec<_>>>();
@@ -242,7 +249,7 @@ fn bind_to_feed(input: &LogicalPlan, source: &ViewSource<'_>) -> Result<(Vec<usi
 }
 
 /// Lowers the aggregate alone; without physical rules it is always Final over Partial over the input.
-fn lower(aggregate: &Aggregate, planner: &SessionState) -> Result<CellPlan> {
+fn lower(aggregate: &Aggregate, planner: &SessionState, windows: Option<Windows>) -> Result<CellPlan> {
     let plain = SessionStateBuilder::new_from_existing(planner.clone()).with_physical_optimizer_rules(vec![]).build();
     let plan = LogicalPlan::Aggregate(aggregate.clone());
     let physical = block_on(plain.query_planner().create_physical_plan(&plan, &plain))?;
@@ -271,6 +278,7 @@ fn lower(aggregate: &Aggregate, planner: &SessionState) -> Result<CellPlan> {
         filters: partial.filter_expr().to_vec(),
         row_schema,
         keys,
+        windows,
     })
 }
 
@@ -292,22 +300,25 @@ fn column(index: usize, field: &Field, keys: usize, state: bool) -> Field {
 fn finish(
     analyzed: &LogicalPlan,
     original: &Aggregate,
-    cells: &CellPlan,
+    (cells, keys): (&CellPlan, &Keys),
     (calls, planner): (&[Lowered], &SessionState),
 ) -> Result<LogicalPlan> {
     let empty = MemTable::try_new(Arc::clone(&cells.answer_schema), vec![vec![]])?;
     let scan = LogicalPlanBuilder::scan(CELLS, provider_as_source(Arc::new(empty)), None)?;
     let first_aggregate = cells.keys + 1;
     // with grouping sets, their number is the last key
-    let keys = original.schema.fields().len() - original.aggr_expr.len();
+    let grouped = original.schema.fields().len() - original.aggr_expr.len();
     let column = |cell: usize| {
         Expr::Column(Column::new(Some(TableReference::bare(CELLS)), cells.answer_schema.field(cell).name()))
     };
-    let named_keys = || (0..keys).map(|key| (original.schema.field(key).name().clone(), column(key))).collect();
+    let named_keys =
+        || (0..grouped).map(|key| (original.schema.field(key).name().clone(), keys.answered(key, column))).collect();
     let answer = |(index, (qualifier, field)): (usize, (Option<&TableReference>, &FieldRef))| -> Result<Expr> {
-        let cell = if index < keys { index } else { first_aggregate + index - keys };
-        let mut answer = column(cell);
-        if let Some(words) = index.checked_sub(keys).and_then(|call| calls.get(call)?.words.clone()) {
+        let mut answer = match index.checked_sub(grouped) {
+            None => keys.answered(index, column),
+            Some(call) => column(first_aggregate + call),
+        };
+        if let Some(words) = index.checked_sub(grouped).and_then(|call| calls.get(call)?.words.clone()) {
             answer = within_cap(answer, words, named_keys());
         }
         if answer.get_type(scan.schema())? != *field.data_type() {
@@ -361,5 +372,30 @@ fn semantic_hash(source: &ViewSource<'_>, core: &LogicalPlan, cells: &CellPlan, 
     }
     let delay_us = if source.late == LatePolicy::Drop { source.stream.watermark_delay_us } else { -1 };
     let _ = writeln!(text, "{}\n{delay_us}\n{}", source.stream.id, finish.display_indent_schema());
+    if let Some(windows) = &cells.windows {
+        let _ = writeln!(text, "{windows:?}");
+    }
+    if reads_clocks(core) {
+        let _ = writeln!(text, "time zones {TIME_ZONE_DATA}");
+    }
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
+}
+
+/// True if what is folded depends on the time-zone data.
+fn reads_clocks(core: &LogicalPlan) -> bool {
+    let in_zone = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, Some(zone)) if !matches!(&**zone, "UTC" | "+00:00"));
+    let of_expression = |expression: &Expr| match expression {
+        Expr::ScalarFunction(call) => call.func.name() == "date_trunc" && call.args.len() == 3,
+        Expr::Cast(cast) => in_zone(cast.field.data_type()),
+        Expr::TryCast(cast) => in_zone(cast.field.data_type()),
+        _ => false,
+    };
+    core.exists(|node| {
+        let mut found = false;
+        for expression in node.expressions() {
+            found |= expression.exists(|part| Ok(of_expression(part)))?;
+        }
+        Ok(found)
+    })
+    .unwrap_or(true)
 }

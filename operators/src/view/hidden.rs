@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Projection, lit
 use schemas::StreamDef;
 use schemas::column::{MAX_EVENT_TIME, OFFSET, PARTITION, timestamp_type};
 
-use crate::windows::{WINDOW_START_FUNCTION, before};
+use crate::windows::{Part, WINDOW_START_FUNCTION, WindowFunction, before, window_call};
 
 /// True for a row whose window had closed when its record came.
 pub(super) const LATE_ROW: &str = "_late_row";
@@ -57,8 +57,12 @@ pub(super) fn hidden(plan: &LogicalPlan, name: &str) -> Option<Expr> {
 }
 
 /// "This row's bucket had ended by the watermark": from the first time-bucket expression among `expressions`.
+/// Of a row that lies in several windows, the last of them.
 pub(super) fn late_row(expressions: &[Expr], input: &LogicalPlan, stream: &StreamDef) -> Result<Option<Expr>> {
     let Some((time, watermark)) = time_and_watermark(input, stream)? else { return Ok(None) };
+    if let Some(end) = expressions.iter().find_map(|expression| end_of_windows(expression, &time)) {
+        return Ok(Some(known(watermark.gt_eq(end))));
+    }
     let Some(bucket) = expressions.iter().find_map(|expression| bucket_of(expression, &time)) else {
         return Ok(None);
     };
@@ -93,4 +97,12 @@ fn bucket_of(expression: &Expr, time: &Expr) -> Option<Expr> {
     let Expr::ScalarFunction(ScalarFunction { func, args }) = &expression else { return None };
     let is_bucket = BUCKETS.contains(&func.name()) && args.iter().filter(|arg| *arg == time).count() == 1;
     is_bucket.then_some(expression)
+}
+
+/// When the last window of a time has ended, if the expression is a bound of its windows.
+fn end_of_windows(expression: &Expr, time: &Expr) -> Option<Expr> {
+    let Expr::ScalarFunction(ScalarFunction { func, args }) = expression.clone().unalias() else { return None };
+    let window = func.inner().downcast_ref::<WindowFunction>()?;
+    let is_bound = matches!(window.part, Part::Start | Part::End) && args.first() == Some(time);
+    is_bound.then(|| window_call(&window.spec, Part::EndOfLast, vec![time.clone()]))
 }

@@ -95,7 +95,7 @@ fn fold_in_pieces(view: &Arc<View>, piece: i64, reversed: bool) -> (RecordBatch,
     (states::merge(view, &parts).unwrap(), counts)
 }
 
-const VIEWS: [&str; 17] = [
+const VIEWS: [&str; 20] = [
     "SELECT k, count(*) AS c, sum(x) AS x, min(n) AS n FROM s GROUP BY k",
     "SELECT k, window_start, count(n) AS c, avg(n) AS a FROM TUMBLE(s, at, INTERVAL '10 seconds') GROUP BY k, window_start",
     "SELECT count(*) AS c, max(k) AS k, stddev(n) AS d FROM s",
@@ -113,11 +113,14 @@ const VIEWS: [&str; 17] = [
     "SELECT label, x, count(DISTINCT k) AS c FROM s JOIN t ON s.k = t.code GROUP BY GROUPING SETS ((label, x), (label), ())",
     "SELECT k, first_value(label) AS f, last_value(label) AS l, array_agg(label) AS a FROM s JOIN t ON s.k = t.code GROUP BY k",
     "SELECT k, x, n % 3 AS r, stddev(DISTINCT n) AS d FROM s GROUP BY CUBE (k, x, n % 3) HAVING count(*) > 2",
+    "SELECT k, window_end, sum(x) AS x FROM HOP(s, at, INTERVAL '8 seconds', INTERVAL '1 minute') GROUP BY window_end, k",
+    "SELECT window_end, approx_distinct(n) AS d FROM CUMULATE(s, at, INTERVAL '5 seconds', INTERVAL '1 minute') GROUP BY window_end",
+    "SELECT k, window_start, avg(n) AS a FROM SESSION(s, k, at, INTERVAL '3 seconds') GROUP BY k, window_start",
 ];
 
 #[rstest]
 fn pieces_in_any_order_give_the_same_bytes(
-    #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)] view: usize,
+    #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)] view: usize,
     #[values(LatePolicy::Include, LatePolicy::Drop)] late: LatePolicy,
 ) {
     let tables = [table(1, &[("a", "one"), ("b", "two"), ("b", "three")])];

@@ -6,7 +6,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::cursor::{Cursor, with_guess};
 use super::script::{DIALECT, Script, lower_first};
-use super::{names, refused};
+use super::{names, refused, windows};
 use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
 
 /// Words whose slips of the pen are worth a guess.
@@ -109,7 +109,7 @@ fn parser(script: &Script<'_>, tokens: &[usize]) -> Parser<'static> {
         (Some(first), Some(last)) => script.tokens[*first..=*last].to_vec(),
         _ => vec![],
     };
-    Parser::new(&DIALECT).with_tokens_with_locations(tokens)
+    Parser::new(&DIALECT).with_tokens_with_locations(windows::plain_tokens(tokens))
 }
 
 /// The first thing in a query that would write. The planner checks subqueries again.

@@ -56,6 +56,11 @@ impl<'a> Script<'a> {
         }
     }
 
+    /// Where a token is in the text.
+    pub(super) fn bytes_of(&self, index: usize) -> std::ops::Range<usize> {
+        self.bytes.get(index).map_or(0..0, |(start, end)| *start..*end)
+    }
+
     /// Where a token begins.
     pub(super) fn position(&self, index: usize) -> SqlPosition {
         self.tokens.get(index).map_or(SqlPosition { line: 1, column: 1 }, |token| position_of(token.span.start))

@@ -16,6 +16,7 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
+use schemas::statement::plain_windows;
 use schemas::{Catalog, Code, Problem};
 
 use super::{Covered, QueryEngine, QueryRequest, Referenced, SCHEMAS, Snapshots, resolve, schema_of, sql_problem};
@@ -60,7 +61,8 @@ impl QueryEngine {
         timeout: Duration,
     ) -> Result<Prepared, Problem> {
         let to_problem = |e: DataFusionError| sql_problem(&e, request);
-        let statement = self.base.sql_to_statement(&request.sql, &Dialect::PostgreSQL).map_err(to_problem)?;
+        let sql = plain_windows(&request.sql);
+        let statement = self.base.sql_to_statement(&sql, &Dialect::PostgreSQL).map_err(to_problem)?;
         let references = self.base.resolve_table_references(&statement).map_err(to_problem)?;
         let mut snapshots = Snapshots::new(&self.parts, catalog, &request.at_least, timeout)?;
         let (mut tables, mut read) = (Tables::new(), Read::default());

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::calendar;
 use super::value::{Kind, Value, order, rescaled};
+use super::window::ZONE;
 
 /// An expression over numbered columns; what the numbers mean is up to the caller.
 #[derive(Debug, Clone)]
@@ -39,7 +40,8 @@ pub(super) enum Operation {
     Between,
     /// `LIKE 'prefix%'`
     StartsWith,
-    Truncate(&'static str),
+    /// By the clock in UTC, or in [`ZONE`].
+    Truncate(&'static str, bool),
     /// Width, and origin if it is not the epoch.
     Bin(i64, Option<i64>),
 }
@@ -119,7 +121,7 @@ impl Expression {
                 Operation::Concatenate => Kind::Text,
                 Operation::Coalesce | Operation::NullIf => arguments[0].kind(),
                 Operation::Case => arguments[1].kind(),
-                Operation::Truncate(_) | Operation::Bin(..) => Kind::Time,
+                Operation::Truncate(..) | Operation::Bin(..) => Kind::Time,
                 _ => Kind::Bool,
             },
         }
@@ -225,7 +227,8 @@ fn call_sql(operation: Operation, arguments: &[String]) -> String {
         Operation::In => format!("({} IN ({}))", arguments[0], arguments[1..].join(", ")),
         Operation::Between => format!("({} BETWEEN {} AND {})", arguments[0], arguments[1], arguments[2]),
         Operation::StartsWith => format!("({} LIKE '{}%')", arguments[0], arguments[1].trim_matches('\'')),
-        Operation::Truncate(unit) => format!("date_trunc('{unit}', {})", arguments[0]),
+        Operation::Truncate(unit, false) => format!("date_trunc('{unit}', {})", arguments[0]),
+        Operation::Truncate(unit, true) => format!("date_trunc('{unit}', {}, '{}')", arguments[0], ZONE.0),
         Operation::Bin(width_us, origin_us) => {
             let width = format!("INTERVAL '{} seconds'", width_us / calendar::SECOND);
             let origin = origin_us.map(|origin_us| format!(", TIMESTAMPTZ '{}'", calendar::text(origin_us)));
@@ -268,7 +271,10 @@ fn of_text_or_time(operation: Operation, values: &[Value]) -> Value {
         (Operation::Concatenate, [Value::Text(a), Value::Text(b)]) => Value::Text(format!("{a}{b}")),
         (Operation::Length, [Value::Text(text)]) => Value::Int(text.chars().count() as i128),
         (Operation::StartsWith, [Value::Text(text), Value::Text(prefix)]) => Value::Bool(text.starts_with(prefix)),
-        (Operation::Truncate(unit), [Value::Time(time_us)]) => Value::Time(calendar::truncate(unit, *time_us)),
+        (Operation::Truncate(unit, in_zone), [Value::Time(time_us)]) => {
+            let ahead_us = if in_zone { ZONE.1 } else { 0 };
+            Value::Time(calendar::truncate(unit, *time_us + ahead_us) - ahead_us)
+        }
         (Operation::Bin(width_us, origin_us), [Value::Time(time_us)]) => {
             Value::Time(calendar::bin(width_us, origin_us.unwrap_or(0), *time_us))
         }

@@ -11,6 +11,7 @@ use super::value::{Kind, Value};
 use super::view::{
     CODE, DIMENSION, Join, LABEL, NAME, Sort, ViewModel, WEIGHT, WINDOW_END, WINDOW_START, cube, rollup,
 };
+use super::window::Window;
 
 mod kept;
 
@@ -38,15 +39,19 @@ impl Generator<'_> {
     }
 
     pub(super) fn view(&mut self) -> ViewModel {
-        let tumble_us = self.chance(0.35).then(|| self.window_us());
-        let join = self
-            .chance(0.25)
+        let window = self.chance(0.5).then(|| self.window());
+        let is_session = matches!(window, Some(Window::Session { .. }));
+        let join = (!is_session && self.chance(0.25))
             .then(|| Join { is_left: self.chance(0.5), on: self.pick(&[(C, CODE), (K, NAME), (M, WEIGHT)]) });
         let condition = self.chance(0.4).then(|| self.condition(join.is_some(), 2));
-        let keys = self.keys(tumble_us.is_some(), join.is_some());
+        let keys = match &window {
+            Some(Window::Session { key, .. }) => self.keys_of_session(*key),
+            window => self.keys(window.as_ref(), join.is_some()),
+        };
         let aggregates = (0..self.rng.random_range(1..6)).map(|_| self.aggregate(join.is_some())).collect();
         let mut view = ViewModel {
-            tumble_us,
+            window,
+            is_flinks: self.chance(0.3),
             join,
             condition,
             keys,
@@ -70,10 +75,11 @@ impl Generator<'_> {
         if keys == 0 {
             return;
         }
+        let is_shared = view.window.as_ref().is_some_and(Window::is_shared);
         if self.chance(0.08) {
             view.is_distinct = true;
             view.aggregates.clear();
-        } else if self.chance(0.15) {
+        } else if !is_shared && self.chance(0.15) {
             view.sets = Some(match self.rng.random_range(0..3) {
                 0 => rollup(keys),
                 1 => cube(keys),
@@ -98,12 +104,52 @@ impl Generator<'_> {
         self.pick(&[SECOND, 7 * SECOND, MINUTE, 15 * MINUTE, HOUR, 7 * HOUR, DAY, 7 * DAY, 30 * DAY])
     }
 
-    /// Up to three different keys, at most one of them a bucket of the event time.
-    fn keys(&mut self, is_windowed: bool, is_joined: bool) -> Vec<Expression> {
+    fn window(&mut self) -> Window {
+        let offset_us = self.pick(&[0, 0, 17 * SECOND, -3 * HOUR - 25 * MINUTE]);
+        let slide_us = self.window_us();
+        match self.rng.random_range(0..10) {
+            0..3 => Window::Tumble { size_us: slide_us, offset_us: 0 },
+            3 => Window::Tumble { size_us: slide_us, offset_us },
+            4 => Window::Calendar { unit: self.pick(&["day", "month"]) },
+            5 | 6 => {
+                let size_us = slide_us * self.rng.random_range(1..12) + self.pick(&[0, 0, slide_us / 2]);
+                Window::Hop { slide_us, size_us: size_us / SECOND * SECOND, offset_us }
+            }
+            7 => Window::Cumulate { step_us: slide_us, size_us: slide_us * self.rng.random_range(1..12), offset_us },
+            _ => Window::Session {
+                key: self.pick(&[None, Some(K), Some(K), Some(C), Some(X), Some(B)]),
+                gap_us: slide_us,
+            },
+        }
+    }
+
+    /// The column that a session has one value of and its bounds, in any order.
+    fn keys_of_session(&mut self, key: Option<usize>) -> Vec<Expression> {
+        let mut keys: Vec<Expression> = key.map(column).into_iter().collect();
+        for bound in
+            self.pick(&[&[WINDOW_START, WINDOW_END][..], &[WINDOW_END, WINDOW_START], &[WINDOW_START], &[WINDOW_END]])
+        {
+            let place = self.rng.random_range(0..=keys.len());
+            keys.insert(place, column(*bound));
+        }
+        keys
+    }
+
+    /// Up to four different keys, at most one of them a bucket of the event time.
+    fn keys(&mut self, window: Option<&Window>, is_joined: bool) -> Vec<Expression> {
         let mut keys: Vec<Expression> = vec![];
-        let mut has_bucket = is_windowed;
-        if is_windowed && self.chance(0.85) {
-            keys.push(column(self.pick(&[WINDOW_START, WINDOW_START, WINDOW_END])));
+        let mut has_bucket = window.is_some();
+        match window {
+            // their end tells them apart, their start does not
+            Some(Window::Cumulate { .. }) => {
+                keys.extend(self.pick(&[&[WINDOW_END][..], &[WINDOW_START, WINDOW_END]]).iter().map(|at| column(*at)));
+            }
+            Some(window) if window.is_shared() => {
+                let bounds = self.pick(&[&[WINDOW_START][..], &[WINDOW_END], &[WINDOW_END, WINDOW_START]]);
+                keys.extend(bounds.iter().map(|at| column(*at)));
+            }
+            Some(_) if self.chance(0.85) => keys.push(column(self.pick(&[WINDOW_START, WINDOW_START, WINDOW_END]))),
+            _ => {}
         }
         for _ in 0..self.rng.random_range(0..3) {
             let key = if !has_bucket && self.chance(0.5) {
@@ -117,12 +163,16 @@ impl Generator<'_> {
                 keys.push(key);
             }
         }
+        if self.chance(0.5) {
+            keys.reverse();
+        }
         keys
     }
 
     fn bucket(&mut self, of: usize) -> Expression {
         let operation = if self.chance(0.6) {
-            Operation::Truncate(self.pick(&["second", "minute", "hour", "day", "week", "month", "quarter", "year"]))
+            let unit = self.pick(&["second", "minute", "hour", "day", "week", "month", "quarter", "year"]);
+            Operation::Truncate(unit, self.chance(0.3))
         } else {
             let origin =
                 self.pick(&[None, Some(17 * SECOND), Some(BEGINNING - 3 * HOUR - 25 * MINUTE), Some(-90 * DAY)]);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::aggregate::{Aggregate, Expected, OutOfRange};
-use super::calendar::bin;
 use super::event::{AT, COLUMNS, Placed};
 use super::expression::{Expression, Operation};
 use super::value::{Key, Kind, Value, order};
+use super::window::Window;
 
 /// Columns that a window and a join add behind those of the stream.
 pub(super) const WINDOW_START: usize = 11;
@@ -50,8 +50,9 @@ pub(super) struct Sort {
 /// keys, then the aggregates.
 #[derive(Debug, Clone)]
 pub(super) struct ViewModel {
-    /// Length of the windows of `TUMBLE`.
-    pub(super) tumble_us: Option<i64>,
+    pub(super) window: Option<Window>,
+    /// Whether the window is written as Flink does.
+    pub(super) is_flinks: bool,
     pub(super) join: Option<Join>,
     pub(super) condition: Option<Expression>,
     pub(super) keys: Vec<Expression>,
@@ -98,7 +99,7 @@ impl ViewModel {
             self.columns.iter().enumerate().map(|(index, column)| format!("{} AS o{index}", column.sql(&slot)));
         let distinct = if self.is_distinct { "DISTINCT " } else { "" };
         let mut sql = format!("SELECT {distinct}{} FROM {}", columns.collect::<Vec<_>>().join(", "), self.source_sql());
-        if let Some(condition) = &self.condition {
+        if let (Some(condition), false) = (&self.condition, self.filters_before()) {
             let _ = write!(sql, " WHERE {}", condition.sql(&source_name));
         }
         if !self.keys.is_empty() && !self.is_distinct {
@@ -134,13 +135,21 @@ impl ViewModel {
     }
 
     fn source_sql(&self) -> String {
-        let stream = match self.tumble_us {
-            Some(length_us) => format!("TUMBLE(s, at, INTERVAL '{} seconds')", length_us / 1_000_000),
-            None => "s".into(),
+        let over = match &self.condition {
+            Some(condition) if self.filters_before() => {
+                format!("(SELECT * FROM s WHERE {})", condition.sql(&source_name))
+            }
+            _ => "s".into(),
         };
+        let stream = self.window.as_ref().map_or_else(|| "s".into(), |window| window.sql(&over, self.is_flinks));
         let Some(join) = &self.join else { return stream };
         let (word, on) = (if join.is_left { "LEFT JOIN" } else { "JOIN" }, join.on);
         format!("{stream} {word} dim ON {} = {}", source_name(on.0), source_name(on.1))
+    }
+
+    /// A condition decides which events make sessions, so it stands inside.
+    fn filters_before(&self) -> bool {
+        matches!(self.window, Some(Window::Session { .. }))
     }
 
     /// `late = '…'`
@@ -155,6 +164,7 @@ impl ViewModel {
         if self.keys.is_empty() {
             groups.insert((0, vec![]), vec![]);
         }
+        let mut kept: Vec<(&Placed, Vec<Vec<Value>>)> = vec![];
         for placed in events {
             let mut rows = self.source_rows(&placed.event.0, dimension);
             rows.retain(|row| {
@@ -168,11 +178,24 @@ impl ViewModel {
                 continue;
             }
             counted += 1;
-            for mut row in rows {
+            for row in &mut rows {
                 row.extend([Value::Int(placed.partition.into()), Value::Int(placed.offset.into())]);
-                for set in 0..self.sets.as_ref().map_or(1, Vec::len) {
-                    let key = self.keys_in(set, &row).iter().map(Value::key).collect();
-                    groups.entry((set, key)).or_default().push(row.clone());
+            }
+            kept.push((placed, rows));
+        }
+        let times: Vec<(&[Value], i64)> =
+            kept.iter().map(|(placed, _)| (placed.event.0.as_slice(), placed.event.time_us())).collect();
+        let windows = self.window.as_ref().map(|window| window.of_all(&times));
+        for (index, (_, rows)) in kept.iter().enumerate() {
+            let none = vec![(Value::Null, Value::Null)];
+            for (start, end) in windows.as_ref().map_or(&none, |windows| &windows[index]) {
+                for row in rows {
+                    let mut row = row.clone();
+                    (row[WINDOW_START], row[WINDOW_END]) = (start.clone(), end.clone());
+                    for set in 0..self.sets.as_ref().map_or(1, Vec::len) {
+                        let key = self.keys_in(set, &row).iter().map(Value::key).collect();
+                        groups.entry((set, key)).or_default().push(row.clone());
+                    }
                 }
             }
         }
@@ -190,11 +213,6 @@ impl ViewModel {
     fn source_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
         let mut row = event.to_vec();
         row.resize(WIDTH, Value::Null);
-        if let (Some(length_us), Value::Time(time_us)) = (self.tumble_us, &event[AT]) {
-            let start_us = bin(length_us, 0, *time_us);
-            row[WINDOW_START] = Value::Time(start_us);
-            row[WINDOW_END] = Value::Time(start_us + length_us);
-        }
         let Some(join) = &self.join else { return vec![row] };
         let (mine, theirs) = (&event[join.on.0], join.on.1 - CODE);
         let matches =
@@ -204,24 +222,23 @@ impl ViewModel {
         if rows.is_empty() && join.is_left { vec![row] } else { rows }
     }
 
-    /// A record is late when its window had ended by the watermark before it; without a window, when
+    /// A record is late when its last window had ended by the watermark before it; without a window, when
     /// it lies behind the watermark.
     fn is_late(&self, placed: &Placed) -> bool {
         let Some(largest_us) = placed.largest_before else { return false };
         let (watermark_us, time_us) = (largest_us - WATERMARK_DELAY_US, placed.event.time_us());
-        let window = |time_us: i64| match (self.tumble_us, self.time_bucket()) {
-            (Some(length_us), _) => Some(bin(length_us, 0, time_us)),
-            (None, Some(bucket)) => {
-                let mut row = vec![Value::Null; WIDTH];
-                row[AT] = Value::Time(time_us);
-                match bucket.value(&row) {
-                    Value::Time(start_us) => Some(start_us),
-                    other => panic!("a bucket is a time, not {other:?}"),
-                }
+        if let Some(window) = &self.window {
+            return window.has_ended(time_us, watermark_us);
+        }
+        let bucket = |time_us: i64| {
+            let mut row = vec![Value::Null; WIDTH];
+            row[AT] = Value::Time(time_us);
+            match self.time_bucket()?.value(&row) {
+                Value::Time(start_us) => Some(start_us),
+                other => panic!("a bucket is a time, not {other:?}"),
             }
-            (None, None) => None,
         };
-        match (window(watermark_us), window(time_us)) {
+        match (bucket(watermark_us), bucket(time_us)) {
             (Some(of_watermark), Some(own)) => of_watermark > own,
             _ => time_us < watermark_us,
         }
@@ -230,7 +247,7 @@ impl ViewModel {
     /// The key that is a bucket of the event time.
     fn time_bucket(&self) -> Option<&Expression> {
         self.keys.iter().find(|key| {
-            matches!(key, Expression::Call(Operation::Truncate(_) | Operation::Bin(..), arguments)
+            matches!(key, Expression::Call(Operation::Truncate(..) | Operation::Bin(..), arguments)
                 if matches!(arguments[0], Expression::Column(AT, _)))
         })
     }

@@ -23,6 +23,8 @@ const CELLS: u64 = 20;
 const WHOLE_RECORDS_MAX: u64 = 2_000_000;
 /// Of a larger one, about so many records.
 const PART_RECORDS_MAX: u64 = 500_000;
+/// Panes or sessions that are compared, all of them: some alone do not make whole windows.
+const WHOLE_CELLS_MAX: u64 = 100_000;
 
 /// Sampled states.
 pub(super) type Sampled = RecordBatch;
@@ -39,6 +41,15 @@ impl Sampler {
     pub(super) fn new(run: u64, cells: u64) -> Self {
         let stride = (cells / CELLS).max(1);
         Self { stride, next: run.wrapping_mul(0x9E37_79B9) % stride, seen: 0, taken: vec![] }
+    }
+
+    /// For a view's new batch view: all cells where some are of no use, none where all are too many.
+    pub(super) fn of_view(run: u64, cells: u64, view: &View) -> Self {
+        match (view.makes_windows(), cells <= WHOLE_CELLS_MAX) {
+            (false, _) => Self::new(run, cells),
+            (true, true) => Self { stride: 1, next: 0, seen: 0, taken: vec![] },
+            (true, false) => Self { stride: 1, next: u64::MAX, seen: 0, taken: vec![] },
+        }
     }
 
     pub(super) fn look_at(&mut self, chunk: &RecordBatch) -> Result<(), Problem> {
@@ -66,13 +77,15 @@ impl RunService {
         made: &Made,
         sampled: Sampled,
     ) -> Result<OracleCheck, Problem> {
-        let (plan, live, records) = (Arc::clone(plan), Arc::clone(live), Arc::clone(&made.records));
+        let (plan, live, records, cells) = (Arc::clone(plan), Arc::clone(live), Arc::clone(&made.records), made.cells);
         let is_incremental = !plan.from().same_position(&schemas::Cut::default());
         let handle = Handle::current();
         blocking(move || {
             let view = &plan.view;
             let oracle = Oracle { view: &view.view, sql: &view.def.sql, stream: &view.stream, tables: &view.tables };
-            let input = if !is_incremental && plan.cut.total() <= WHOLE_RECORDS_MAX {
+            let fits = plan.cut.total() <= WHOLE_RECORDS_MAX / view.view.windows_per_record()
+                && (!view.view.makes_windows() || cells <= WHOLE_CELLS_MAX);
+            let input = if !is_incremental && fits {
                 OracleInput { rows: whole(&oracle, &records, &plan)?, states: sampled }
             } else {
                 match part(&oracle, &records, &plan, live.id)? {
@@ -110,8 +123,9 @@ fn part(oracle: &Oracle<'_>, records: &MasterRecords, plan: &Plan, run: u64) -> 
     let mut rows = Vec::new();
     let mut offset = unit.offsets.start;
     let columns = oracle.columns();
+    let most = PART_RECORDS_MAX / oracle.view.windows_per_record();
     records.read(unit, &columns, &mut |batch| {
-        let left = (unit.offsets.start + PART_RECORDS_MAX).saturating_sub(offset) as usize;
+        let left = (unit.offsets.start + most).saturating_sub(offset) as usize;
         let batch = batch.slice(0, left.min(batch.num_rows()));
         let inputs = if oracle.view.input_columns().is_empty() { &[] } else { batch.columns() };
         folder.fold_columns(unit.partition, offset, inputs, batch.num_rows())?;
@@ -121,6 +135,9 @@ fn part(oracle: &Oracle<'_>, records: &MasterRecords, plan: &Plan, run: u64) -> 
     })?;
     let Some(states) = folder.take()? else { return Ok(None) };
     let states = operators::states::sort(oracle.view, &states)?;
+    if oracle.view.makes_windows() {
+        return Ok(Some(OracleInput { rows, states }));
+    }
     let mut sampler = Sampler::new(run, states.num_rows() as u64);
     sampler.look_at(&states)?;
     Ok(Some(OracleInput { rows, states: sampler.finish(oracle.view)? }))

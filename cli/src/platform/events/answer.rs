@@ -6,6 +6,7 @@ use arrow::util::display::array_value_to_string;
 use batch::BatchView;
 use ingest::dead_letters::Letter;
 use operators::Folder;
+use operators::cells::CellTable;
 use schemas::column::APPEND_TIME;
 use schemas::{Code, LedgerCounts, Problem};
 use serde_json::{Map, Value, json};
@@ -49,6 +50,11 @@ pub(super) fn view(view: &BatchView, seen: Option<&ViewSnapshot>, found: &Found)
     let counts = folder.fold(found.partition, found.offset, &found.row)?;
     let state = folder.take()?;
     let cells = match state.filter(|_| counts.counted > 0) {
+        Some(state) if view.view.makes_windows() => {
+            let mut windows = CellTable::new(&view.view)?;
+            windows.merge(&state)?;
+            cells(view, &windows.answer()?)?
+        }
         Some(state) => cells(view, &state)?,
         None => vec![],
     };
@@ -91,10 +97,12 @@ fn cells(view: &BatchView, states: &RecordBatch) -> Result<Vec<Value>, Problem> 
         let position = keys.iter().position(|output| *output == Some(key));
         position.map_or_else(|| format!("key {}", key + 1), |index| output.field(index).name().clone())
     };
+    // one event does not tell how far its session reaches
+    let keys_known = view.view.key_columns() - if view.view.makes_sessions() { 2 } else { 0 };
     let mut cells = vec![];
     for row in 0..states.num_rows().min(CELLS_MAX) {
         let mut cell = Map::new();
-        for key in 0..view.view.key_columns() {
+        for key in 0..keys_known {
             let column = states.column(key);
             let value = if column.is_null(row) {
                 Value::Null

@@ -12,6 +12,18 @@ use super::all;
     &["clicks"],
     &["revenue_per_minute", "revenue_per_minute_strict", "clicks_per_product", "funnel_per_hour"]
 )]
+#[case::sensors(
+    include_str!("../../../examples/sensors.sql"),
+    &["readings"],
+    &["mean_temperature", "hottest_of_the_hour", "readings_per_day"]
+)]
+#[case::hashtags(include_str!("../../../examples/hashtags.sql"), &["hashtags"], &["tags_of_the_minute"])]
+#[case::sessions(include_str!("../../../examples/sessions.sql"), &["visits"], &["sessions"])]
+#[case::watermark(
+    include_str!("../../../examples/watermark.sql"),
+    &["orders"],
+    &["orders_per_hour", "orders_per_hour_final"]
+)]
 #[case::ads(include_str!("../../../examples/ads.sql"), &["events"], &["campaign_views"])]
 fn example_is_read(#[case] sql: &str, #[case] streams: &[&str], #[case] views: &[&str]) {
     let (mut found_streams, mut found_views) = (vec![], vec![]);
