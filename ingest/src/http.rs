@@ -145,6 +145,7 @@ async fn read_body(
     if announced > bytes_max {
         return Err(too_large(bytes_max));
     }
+    reservation.expect(announced);
     let mut chunks = body.into_data_stream();
     let read = collect(&mut chunks, announced, bytes_max, reservation).await;
     if read.is_err() {

@@ -1,7 +1,8 @@
 //! How many bytes of requests are in memory: full means 429, never growth.
 //!
 //! `Retry-After` is measured: how long it takes, at the rate at which room has come back lately, until half of what
-//! is held is given back. While nothing comes back it is as long as nothing has.
+//! is held is given back, and as much as was refused lately has had its turn. While nothing comes back it is as long
+//! as nothing has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +34,9 @@ struct Drain {
     bytes: usize,
     /// Over the last whole measurement; none before there was one.
     bytes_per_s: Option<f64>,
+    /// Refused since then, and in the last whole measurement: who was refused comes back.
+    refused: usize,
+    refused_before: usize,
     /// When something was given back last.
     last: Instant,
 }
@@ -40,7 +44,7 @@ struct Drain {
 impl Drain {
     fn new() -> Self {
         let now = Instant::now();
-        Self { since: now, bytes: 0, bytes_per_s: None, last: now }
+        Self { since: now, bytes: 0, bytes_per_s: None, refused: 0, refused_before: 0, last: now }
     }
 
     fn give_back(&mut self, bytes: usize) {
@@ -50,7 +54,8 @@ impl Drain {
         let took = now - self.since;
         if took >= MEASURED {
             self.bytes_per_s = Some(self.bytes as f64 / took.as_secs_f64());
-            (self.since, self.bytes) = (now, 0);
+            self.refused_before = self.refused;
+            (self.since, self.bytes, self.refused) = (now, 0, 0);
         }
     }
 
@@ -58,7 +63,10 @@ impl Drain {
     fn seconds(&self, wanted: usize) -> u64 {
         let idle = self.last.elapsed();
         let seconds = match self.bytes_per_s {
-            Some(rate) if idle < MEASURED && rate > 0.0 => (wanted as f64 / rate).ceil(),
+            Some(rate) if idle < MEASURED && rate > 0.0 => {
+                let before_it = self.refused_before.max(self.refused);
+                (wanted.saturating_add(before_it) as f64 / rate).ceil()
+            }
             _ => idle.as_secs_f64().ceil(),
         };
         (seconds as u64).clamp(1, RETRY_AFTER_MAX_S)
@@ -70,8 +78,11 @@ impl InFlight {
         Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max, request_bytes, drain: Mutex::new(Drain::new()) })
     }
 
-    fn full(&self) -> Problem {
-        let wait_s = self.drain.lock().seconds(self.bytes.load(Ordering::Acquire) / 2);
+    fn full(&self, refused: usize) -> Problem {
+        let mut drain = self.drain.lock();
+        let wait_s = drain.seconds(self.bytes.load(Ordering::Acquire) / 2);
+        drain.refused = drain.refused.saturating_add(refused);
+        drop(drain);
         let detail = format!("ingest: more than {} bytes of requests in flight", self.bytes_max);
         Problem::new(Code::Overloaded, detail).with_retry_after(wait_s)
     }
@@ -82,11 +93,18 @@ impl InFlight {
 pub struct Reservation {
     of: Arc<InFlight>,
     held: usize,
+    /// What it says that it will need.
+    expected: usize,
 }
 
 impl Reservation {
     pub(crate) fn new(of: &Arc<InFlight>) -> Self {
-        Self { of: Arc::clone(of), held: 0 }
+        Self { of: Arc::clone(of), held: 0, expected: 0 }
+    }
+
+    /// Says how much it will need: nothing is held for it yet.
+    pub fn expect(&mut self, bytes: usize) {
+        self.expected = bytes;
     }
 
     /// Takes room until `bytes` are held. A request that is alone always gets it.
@@ -102,7 +120,7 @@ impl Reservation {
             (others == 0 || others <= others_max).then_some(all.saturating_add(more))
         };
         if self.of.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, grow).is_err() {
-            return Err(self.of.full());
+            return Err(self.of.full(bytes.max(self.expected)));
         }
         self.held += more;
         metrics::gauge!("bifold_ingest_in_flight_bytes").set(self.of.bytes.load(Ordering::Relaxed) as f64);

@@ -37,6 +37,9 @@ impl Index {
         schema: &SchemaRef,
         keys: &[u8],
     ) -> Result<Self, String> {
+        if layout.key_columns > schema.fields().len() {
+            return Err(format!("a key of {} columns, there are {}", layout.key_columns, schema.fields().len()));
+        }
         let pages = pages_of(layout, metadata)?;
         let converters: Result<Vec<_>, _> = (1..=layout.key_columns).map(|n| converter(schema, n)).collect();
         let converters = converters.map_err(|cause| cause.to_string())?;

@@ -23,7 +23,7 @@ const EVENTS_OF_A_BODY: u64 = 1_500;
 /// MiB that the child may take at most, its code and what it needs for the first query included.
 const MEMORY_MAX_MIB: u64 = 900;
 /// Of the refused that come back when they were told to, so many in a hundred get in, as nobody else pushes.
-const HONEST_PERCENT: u64 = 60;
+const HONEST_PERCENT: u64 = 50;
 
 fn limits() -> Limits {
     const MIB: usize = 1_048_576;
