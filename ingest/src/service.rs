@@ -260,7 +260,9 @@ impl IngestService {
             let page = self.dead_letters(stream, from, LETTERS_OF_A_PAGE).await?;
             let Some((last, _)) = page.last() else { break };
             from = last.offset + 1;
-            page.iter().for_each(|(letter, replayed_us)| visit(letter, *replayed_us));
+            for (letter, replayed_us) in &page {
+                visit(letter, *replayed_us);
+            }
         }
         Ok(())
     }

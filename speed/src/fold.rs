@@ -122,7 +122,9 @@ impl StreamSpeed {
         let started = Instant::now();
         let rows: usize = frames.iter().map(|frame| frame.rows.num_rows()).sum();
         let mut reached = self.reached.lock();
-        frames.iter().for_each(|frame| reached.note(frame));
+        for frame in frames {
+            reached.note(frame);
+        }
         if rows <= ALONE_ROWS || self.shards.len() == 1 {
             self.fold_pieces(self.least_busy_shard(), frames, &AtomicUsize::new(0));
         } else {

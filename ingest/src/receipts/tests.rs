@@ -106,7 +106,9 @@ async fn records_whose_receipt_was_not_written_are_counted_all_the_same() {
 #[tokio::test]
 async fn bucket_begins_at_its_first_record_whichever_receipt_is_there() {
     let (records, rows) = (log(2), log(1));
-    [1, BUCKET_US, BUCKET_US + 1].into_iter().for_each(|append_us| push_record(&records, append_us));
+    for append_us in [1, BUCKET_US, BUCKET_US + 1] {
+        push_record(&records, append_us);
+    }
     let open = || Receipts::new(Arc::clone(&records) as Arc<dyn Log>, log(1), Arc::clone(&rows) as Arc<dyn Log>);
     open().write(vec![Entry::boundary(0, 0, 0), Entry::boundary(0, BUCKET_US, 2)]).await.unwrap();
     assert_eq!(accepted(&open()).await, [(0, 1), (1, 2)]);
@@ -118,7 +120,9 @@ async fn first_records_count_before_their_receipt() {
     let records = log(1);
     let receipts = Receipts::new(Arc::clone(&records) as Arc<dyn Log>, log(1), log(1));
     assert_eq!(receipts.intake(&Cut::default()).await.unwrap(), [], "the book is read");
-    [1, 2, BUCKET_US + 1].into_iter().for_each(|append_us| push_record(&records, append_us));
+    for append_us in [1, 2, BUCKET_US + 1] {
+        push_record(&records, append_us);
+    }
     let intake = receipts.intake(&Cut(vec![3])).await.unwrap();
     let found: Vec<_> = intake.iter().map(|bucket| (bucket.bucket_us, bucket.counts.accepted, bucket.landed)).collect();
     assert_eq!(found, [(0, 2, 2), (BUCKET_US, 1, 1)]);
@@ -129,7 +133,9 @@ async fn first_records_count_before_their_receipt() {
 /// A log of dead letters with these append times.
 fn letters(times_us: &[i64]) -> Arc<MemoryLog> {
     let letters = log(1);
-    times_us.iter().for_each(|append_us| push_record(&letters, *append_us));
+    for append_us in times_us {
+        push_record(&letters, *append_us);
+    }
     letters
 }
 

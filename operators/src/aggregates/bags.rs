@@ -20,7 +20,7 @@ pub(crate) fn state() -> Vec<StateColumn> {
 
 /// One bag per group.
 pub(crate) struct Bags<K: Key, C> {
-    bags: Vec<Bag<K, C>>,
+    groups: Vec<Bag<K, C>>,
     /// Bytes that the bags hold.
     heap: usize,
     cap: Cap,
@@ -29,7 +29,7 @@ pub(crate) struct Bags<K: Key, C> {
 impl<K: Key, C: Count> Bags<K, C> {
     /// No groups yet.
     pub(crate) fn new(cap: Cap) -> Self {
-        Self { bags: Vec::new(), heap: 0, cap }
+        Self { groups: Vec::new(), heap: 0, cap }
     }
 
     /// An empty table of the same kind.
@@ -39,39 +39,39 @@ impl<K: Key, C: Count> Bags<K, C> {
 
     /// Makes room for `groups` groups.
     pub(crate) fn resize(&mut self, groups: usize) {
-        if groups > self.bags.len() {
-            self.bags.resize_with(groups, Bag::default);
+        if groups > self.groups.len() {
+            self.groups.resize_with(groups, Bag::default);
         }
     }
 
     /// Adds one value.
     #[inline]
     pub(crate) fn add(&mut self, group: usize, item: K::Item<'_>) {
-        self.heap = self.heap.wrapping_add_signed(self.bags[group].add(item, self.cap));
+        self.heap = self.heap.wrapping_add_signed(self.groups[group].add(item, self.cap));
     }
 
     /// Adds states.
     pub(crate) fn merge(&mut self, states: &ArrayRef, rows: &Rows<'_>) -> Result<()> {
         let states = states.as_binary::<i64>();
         rows.try_each(states.nulls(), |row, group| {
-            self.heap = self.heap.wrapping_add_signed(self.bags[group].merge(states.value(row), self.cap)?);
+            self.heap = self.heap.wrapping_add_signed(self.groups[group].merge(states.value(row), self.cap)?);
             Ok(())
         })
     }
 
     /// Removes the first groups (or all).
     pub(crate) fn take(&mut self, emit: EmitTo) -> Self {
-        let bags = emit.take_needed(&mut self.bags);
-        let heap = bags.iter().map(Bag::heap_bytes).sum();
+        let groups = emit.take_needed(&mut self.groups);
+        let heap = groups.iter().map(Bag::heap_bytes).sum();
         self.heap = self.heap.saturating_sub(heap);
-        Self { bags, heap, cap: self.cap }
+        Self { groups, heap, cap: self.cap }
     }
 
     /// The canonical states.
     pub(crate) fn into_state(mut self) -> ArrayRef {
-        let mut states = LargeBinaryBuilder::with_capacity(self.bags.len(), self.heap / 2);
+        let mut states = LargeBinaryBuilder::with_capacity(self.groups.len(), self.heap / 2);
         let mut bytes = Vec::new();
-        for bag in &mut self.bags {
+        for bag in &mut self.groups {
             bytes.clear();
             bag.write(self.cap, &mut bytes);
             states.append_value(&bytes);
@@ -84,12 +84,12 @@ impl<K: Key, C: Count> Bags<K, C> {
         &mut self,
     ) -> impl Iterator<Item = Option<impl ExactSizeIterator<Item = (K::Item<'_>, C)> + Clone>> {
         let cap = self.cap;
-        self.bags.iter_mut().map(move |bag| bag.runs(cap))
+        self.groups.iter_mut().map(move |bag| bag.runs(cap))
     }
 
     /// Bytes held outside of the struct itself.
     pub(crate) fn heap_bytes(&self) -> usize {
-        bytes_of(&self.bags) + self.heap
+        bytes_of(&self.groups) + self.heap
     }
 }
 

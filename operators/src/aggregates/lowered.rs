@@ -214,11 +214,11 @@ fn separator(args: &[Expr]) -> Result<String> {
     while let Some(Expr::Cast(inner)) = separator {
         separator = Some(&inner.expr);
     }
-    match separator {
-        Some(Expr::Literal(scalar, _)) => match scalar.cast_to(&DataType::Utf8)? {
-            ScalarValue::Utf8(text) => Ok(text.unwrap_or_default()),
-            other => plan_err!("string_agg: the separator must be a text, found {other}"),
-        },
-        _ => plan_err!("string_agg: the separator must be a constant text"),
+    let Some(Expr::Literal(scalar, _)) = separator else {
+        return plan_err!("string_agg: the separator must be a constant text");
+    };
+    match scalar.cast_to(&DataType::Utf8)? {
+        ScalarValue::Utf8(text) => Ok(text.unwrap_or_default()),
+        other => plan_err!("string_agg: the separator must be a text, found {other}"),
     }
 }

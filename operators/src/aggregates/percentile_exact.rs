@@ -89,7 +89,7 @@ impl Definition for ExactPercentile {
 struct Share(f64);
 
 impl Finish<Narrow, u64> for Share {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "percentile_cont"
     }
 

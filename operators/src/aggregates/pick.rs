@@ -154,7 +154,9 @@ impl Groups for Picks {
 
     fn into_state(self) -> Result<Vec<ArrayRef>> {
         let mut states = LargeBinaryBuilder::with_capacity(self.kept.len(), self.heap);
-        self.kept.iter().for_each(|entry| states.append_option(entry.as_deref()));
+        for entry in &self.kept {
+            states.append_option(entry.as_deref());
+        }
         Ok(vec![Arc::new(states.finish())])
     }
 

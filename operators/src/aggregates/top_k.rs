@@ -31,7 +31,7 @@ const K_MAX: i64 = 1_000;
 pub(crate) struct TopK(pub(crate) Use);
 
 impl Definition for TopK {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "approx_top_k"
     }
 
@@ -92,7 +92,7 @@ struct Rank {
 }
 
 impl<V: Values> Finish<V, u64> for Rank {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "approx_top_k"
     }
 

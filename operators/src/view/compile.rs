@@ -21,7 +21,7 @@ use datafusion::optimizer::{Optimizer, OptimizerRule, extract_equijoin_predicate
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use futures::executor::block_on;
-use schemas::column::{OFFSET, PARTITION, timestamp_type};
+use schemas::column::{OFFSET, PARTITION};
 use schemas::limits::MICRO_BATCH_ROWS;
 use schemas::{Code, LatePolicy, Problem, statement};
 

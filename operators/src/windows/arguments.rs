@@ -119,10 +119,10 @@ fn expression(function: Function, argument: &FunctionArg) -> Result<ast::Expr> {
         && call.name.to_string().eq_ignore_ascii_case("descriptor")
         && let FunctionArguments::List(list) = &call.args
     {
-        return match list.args.as_slice() {
-            [FunctionArg::Unnamed(FunctionArgExpr::Expr(column))] => Ok(column.clone()),
-            _ => plan_err!("{}: DESCRIPTOR names one time column", function.name()),
+        let [FunctionArg::Unnamed(FunctionArgExpr::Expr(column))] = list.args.as_slice() else {
+            return plan_err!("{}: DESCRIPTOR names one time column", function.name());
         };
+        return Ok(column.clone());
     }
     Ok(expression.clone())
 }
@@ -221,10 +221,11 @@ fn interval_us(function: Function, what: &str, expression: &Expr) -> Result<i64>
 }
 
 fn length_us(function: Function, what: &str, expression: &Expr) -> Result<i64> {
-    match interval_us(function, what, expression)? {
-        length_us @ 1.. => Ok(length_us),
-        _ => plan_err!("{}: {what} must be at least a microsecond", function.name()),
+    let length_us = interval_us(function, what, expression)?;
+    if length_us < 1 {
+        return plan_err!("{}: {what} must be at least a microsecond", function.name());
     }
+    Ok(length_us)
 }
 
 fn offset_us(function: Function, expression: &Expr) -> Result<i64> {

@@ -81,7 +81,9 @@ fn fold(view: &Arc<View>, base: u64, events: &[(&str, Option<i64>)]) -> (Option<
 /// Answers as text, sorted: times in seconds.
 fn answer(view: &Arc<View>, parts: &[RecordBatch]) -> Vec<String> {
     let mut cells = CellTable::new(view).unwrap();
-    parts.iter().for_each(|part| cells.merge(part).unwrap());
+    for part in parts {
+        cells.merge(part).unwrap();
+    }
     text(&RowFinish::of(view).unwrap().apply(cells.answer().unwrap()).unwrap())
 }
 

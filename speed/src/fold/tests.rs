@@ -20,7 +20,7 @@ fn pieces_are_small_and_hold_every_record_once() {
         found.iter().filter(|p| p.partition == partition).flat_map(|piece| piece.base..piece.end()).collect()
     };
     assert_eq!(offsets(0), (7..100_008).collect::<Vec<_>>());
-    assert_eq!(offsets(2), (5..5 + PIECE_ROWS as u64 + 1).collect::<Vec<_>>());
+    assert_eq!(offsets(2), (5..=5 + PIECE_ROWS as u64).collect::<Vec<_>>());
     assert_eq!(offsets(3), (0..PIECE_ROWS as u64).collect::<Vec<_>>());
     for piece in found {
         assert_eq!(piece.rows.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0), piece.base as i64);

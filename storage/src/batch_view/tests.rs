@@ -161,17 +161,20 @@ async fn unsorted_rows_are_refused_and_nothing_is_left() {
 #[tokio::test]
 async fn missing_damaged_and_foreign_files_are_told_apart() {
     let (_folder, store) = local();
-    let open = |path: &str, cells| {
-        let file = BatchFile { path: path.into(), bytes: 10, cells, checksums: String::new() };
+    let open = |path: &str, bytes, cells| {
+        let file = BatchFile { path: path.into(), bytes, cells, checksums: String::new() };
         let store = store.clone();
         async move { BatchViewReader::open(&store, schema(), &[file]).await }
     };
-    assert!(matches!(open("no.parquet", 0).await, Err(StorageError::NotFound { .. })));
+    assert!(matches!(open("no.parquet", 10, 0).await, Err(StorageError::NotFound { .. })));
     store.put("torn.parquet", bytes::Bytes::from_static(b"PAR1 and then nothing")).await.unwrap();
-    assert!(matches!(open("torn.parquet", 0).await, Err(StorageError::Damaged { .. })));
+    assert!(matches!(open("torn.parquet", 20, 0).await, Err(StorageError::Damaged { .. })));
     let written = write(&store, &cells(3, 5, 0), 100, 1).await;
-    assert!(matches!(open(&written[0].path, 14).await, Err(StorageError::Damaged { .. })), "the manifest says less");
-    assert!(open(&written[0].path, 15).await.is_ok());
+    assert!(
+        matches!(open(&written[0].path, written[0].bytes, 14).await, Err(StorageError::Damaged { .. })),
+        "the manifest says less"
+    );
+    assert!(open(&written[0].path, written[0].bytes, 15).await.is_ok());
 }
 
 proptest! {

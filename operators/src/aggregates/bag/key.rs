@@ -79,7 +79,7 @@ macro_rules! number_key {
                 varint::write((item - previous.unwrap_or(0)).into(), out);
             }
 
-            fn read<'a>(bytes: &mut &'a [u8], previous: Option<Self>) -> Option<Self> {
+            fn read(bytes: &mut &[u8], previous: Option<Self>) -> Option<Self> {
                 previous.unwrap_or(0).checked_add(varint::read(bytes)?.try_into().ok()?)
             }
 
@@ -111,10 +111,12 @@ impl Key for [u128; 2] {
     }
 
     fn write(item: Self, _previous: Option<Self>, out: &mut Vec<u8>) {
-        item.iter().for_each(|half| out.extend(half.to_be_bytes()));
+        for half in item {
+            out.extend(half.to_be_bytes());
+        }
     }
 
-    fn read<'a>(bytes: &mut &'a [u8], _previous: Option<Self>) -> Option<Self> {
+    fn read(bytes: &mut &[u8], _previous: Option<Self>) -> Option<Self> {
         let (high, rest) = bytes.split_first_chunk::<16>()?;
         let (low, rest) = rest.split_first_chunk::<16>()?;
         *bytes = rest;

@@ -77,7 +77,9 @@ impl<'a> Column<'a> {
             _ => self.write(row, out),
         }
         if direction.descending {
-            out[start..].iter_mut().for_each(|byte| *byte = !*byte);
+            for byte in &mut out[start..] {
+                *byte = !*byte;
+            }
         }
     }
 }
@@ -111,8 +113,8 @@ mod tests {
 
     use super::*;
 
-    fn keys(array: ArrayRef, direction: Direction) -> Vec<Vec<u8>> {
-        let column = Column::of(&array).unwrap();
+    fn keys(array: &ArrayRef, direction: Direction) -> Vec<Vec<u8>> {
+        let column = Column::of(array).unwrap();
         let key = |row| {
             let mut key = vec![];
             column.write_key(row, direction, &mut key);
@@ -128,8 +130,8 @@ mod tests {
         for nulls_first in [false, true] {
             for descending in [false, true] {
                 let direction = Direction { descending, nulls_first };
-                let texts = keys(Arc::new(StringViewArray::from(texts.to_vec())), direction);
-                let numbers = keys(Arc::new(Int64Array::from(numbers.to_vec())), direction);
+                let texts = keys(&(Arc::new(StringViewArray::from(texts.to_vec())) as ArrayRef), direction);
+                let numbers = keys(&(Arc::new(Int64Array::from(numbers.to_vec())) as ArrayRef), direction);
                 for mut keys in [texts, numbers] {
                     let null = keys.pop().unwrap();
                     assert!(keys.iter().all(|key| (null < *key) == nulls_first), "{direction:?}");
@@ -143,9 +145,9 @@ mod tests {
     #[test]
     fn keys_of_version_1_are_pinned() {
         let text: ArrayRef = Arc::new(StringViewArray::from(vec!["a\0b"]));
-        assert_eq!(keys(Arc::clone(&text), Direction::ASCENDING), [[1, b'a', 0, 0xff, b'b', 0, 0]]);
-        assert_eq!(keys(text, Direction::DESCENDING), [[1, !b'a', 0xff, 0, !b'b', 0xff, 0xff]]);
+        assert_eq!(keys(&text, Direction::ASCENDING), [[1, b'a', 0, 0xff, b'b', 0, 0]]);
+        assert_eq!(keys(&text, Direction::DESCENDING), [[1, !b'a', 0xff, 0, !b'b', 0xff, 0xff]]);
         let number: ArrayRef = Arc::new(Int64Array::from(vec![-2]));
-        assert_eq!(keys(number, Direction::ASCENDING), [[1, 0x7f, 255, 255, 255, 255, 255, 255, 254]]);
+        assert_eq!(keys(&number, Direction::ASCENDING), [[1, 0x7f, 255, 255, 255, 255, 255, 255, 254]]);
     }
 }

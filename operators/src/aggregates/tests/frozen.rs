@@ -102,16 +102,13 @@ fn cell(array: &dyn Array, row: usize) -> String {
     if array.is_null(row) {
         return "NULL".into();
     }
-    match array.data_type() {
-        DataType::LargeBinary => {
-            let hex = array.as_binary::<i64>().value(row).iter().map(|byte| format!("{byte:02x}"));
-            format!("x{}", hex.collect::<String>())
-        }
-        _ => {
-            let options = FormatOptions::new().with_null("NULL");
-            let text = ArrayFormatter::try_new(array, &options).unwrap().value(row).to_string();
-            format!("{text:?}")
-        }
+    if array.data_type() == &DataType::LargeBinary {
+        let hex = array.as_binary::<i64>().value(row).iter().map(|byte| format!("{byte:02x}"));
+        format!("x{}", hex.collect::<String>())
+    } else {
+        let options = FormatOptions::new().with_null("NULL");
+        let text = ArrayFormatter::try_new(array, &options).unwrap().value(row).to_string();
+        format!("{text:?}")
     }
 }
 
@@ -176,7 +173,7 @@ fn states_of_version_1_are_written_and_read() {
         let columns: Vec<String> = states.rows().columns().iter().map(|column| cell(column.as_ref(), 0)).collect();
         let (answer, state) = (answer_of(call, &states), columns.join(" | "));
         let Some(line) = frozen.get(name.as_str()) else {
-            missing += &format!("{name} -> {answer} <- {state}\n");
+            missing += &[name, " -> ", &answer, " <- ", &state, "\n"].concat();
             continue;
         };
         assert_eq!(*line, (answer.as_str(), state.as_str()), "{name} is folded otherwise");

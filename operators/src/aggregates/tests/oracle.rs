@@ -221,42 +221,42 @@ fn pairs_agree(points: &[(f64, f64)]) {
     let sum = |of: &dyn Fn(&BigRational, &BigRational) -> BigRational| -> BigRational {
         points.iter().map(|(y, x)| of(&rational(*y), &rational(*x))).sum()
     };
-    let n = BigRational::from_integer(BigInt::from(points.len()));
+    let count = BigRational::from_integer(BigInt::from(points.len()));
     let one = BigRational::from_integer(1.into());
     let (x, y) = (sum(&|_, x| x.clone()), sum(&|y, _| y.clone()));
-    let a = &n * sum(&|_, x| x * x) - &x * &x;
-    let b = &n * sum(&|y, _| y * y) - &y * &y;
-    let c = &n * sum(&|y, x| x * y) - &x * &y;
+    let xx = &count * sum(&|_, x| x * x) - &x * &x;
+    let yy = &count * sum(&|y, _| y * y) - &y * &y;
+    let xy = &count * sum(&|y, x| x * y) - &x * &y;
     let near = |name: &str, exact: BigRational| {
         let found = answer(name).unwrap();
         assert!(is_nearest(found, &exact), "{name} of {points:?}: {found}");
     };
-    near("regr_avgx", &x / &n);
-    near("regr_avgy", &y / &n);
-    near("regr_sxx", &a / &n);
-    near("regr_syy", &b / &n);
-    near("regr_sxy", &c / &n);
-    near("covar_pop", &c / (&n * &n));
-    if n == one {
+    near("regr_avgx", &x / &count);
+    near("regr_avgy", &y / &count);
+    near("regr_sxx", &xx / &count);
+    near("regr_syy", &yy / &count);
+    near("regr_sxy", &xy / &count);
+    near("covar_pop", &xy / (&count * &count));
+    if count == one {
         assert_eq!(answer("covar_samp"), None);
     } else {
-        near("covar_samp", &c / (&n * (&n - &one)));
+        near("covar_samp", &xy / (&count * (&count - &one)));
     }
-    if a.is_zero() {
+    if xx.is_zero() {
         assert_eq!((answer("regr_slope"), answer("regr_intercept"), answer("regr_r2")), (None, None, None));
         assert_eq!(answer("corr"), None);
         return;
     }
-    near("regr_slope", &c / &a);
-    near("regr_intercept", (&y * &a - &x * &c) / (&n * &a));
-    if b.is_zero() {
+    near("regr_slope", &xy / &xx);
+    near("regr_intercept", (&y * &xx - &x * &xy) / (&count * &xx));
+    if yy.is_zero() {
         assert_eq!((answer("regr_r2"), answer("corr")), (Some(1.0), None), "a horizontal line");
         return;
     }
-    let strength = &c * &c / (&a * &b);
+    let strength = &xy * &xy / (&xx * &yy);
     near("regr_r2", strength.clone());
     let correlation = answer("corr").unwrap();
-    assert!(is_nearest_root(correlation, &strength, c.is_negative()), "corr of {points:?}: {correlation}");
+    assert!(is_nearest_root(correlation, &strength, xy.is_negative()), "corr of {points:?}: {correlation}");
 }
 
 proptest! {
