@@ -105,7 +105,7 @@ impl Line {
         self.acks_us.value_at_quantile(quantile) as f64 / 1_000.0
     }
 
-    fn json(&self, peer: String) -> Value {
+    fn json(&self, peer: &str) -> Value {
         json!({
             "w": "ingest", "peer": peer, "events_per_s": self.rate().round(), "ack_p50_ms": self.ack_ms(0.5),
             "ack_p99_ms": self.ack_ms(0.99),
@@ -143,8 +143,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         best = best.max(line.rate());
         let bare = bare(&options, bodies, block, clients).await?;
         let size = format!("{block} events a body, {clients} clients");
-        report_value(&bare.json(format!("{}, {size}", options.bare_name())));
-        let mut result = line.json(format!("bifold {}, {size}", options.name()));
+        report_value(&bare.json(&format!("{}, {size}", options.bare_name())));
+        let mut result = line.json(&format!("bifold {}, {size}", options.name()));
         result["cpu_s_per_million"] = json!(1e6 * cpu_s / line.events as f64);
         result["beside"] = json!({ "peer": options.bare_name(), "events_per_s": line.rate() / bare.rate(),
             "ack_p99": line.ack_ms(0.99) / bare.ack_ms(0.99) });
@@ -154,7 +154,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     for linger_ms in LINGERS_MS {
         let line = paced(&server, rate, linger_ms, options.time(), &mut acknowledged).await?;
         let peer = format!("bifold {}, linger {linger_ms} ms at {rate}/s", options.name());
-        let mut result = line.json(peer);
+        let mut result = line.json(&peer);
         result["event_p99_ms"] = json!(linger_ms as f64 + line.ack_ms(0.99));
         report_value(&result);
     }

@@ -77,9 +77,9 @@ impl Load {
 
 /// What one kill has cost, seconds.
 struct Recovery {
-    ready_s: f64,
-    answered_s: f64,
-    acknowledged_s: f64,
+    ready: f64,
+    answered: f64,
+    acknowledged: f64,
 }
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
@@ -109,8 +109,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         check(&server, &load).await?;
         report_value(&json!({
             "w": "recovery", "peer": format!("bifold round={round} cells={where_cells_are}"), "events": load.next,
-            "ready_s": recovery.ready_s, "answered_s": recovery.answered_s,
-            "acknowledged_s": recovery.acknowledged_s,
+            "ready_s": recovery.ready, "answered_s": recovery.answered,
+            "acknowledged_s": recovery.acknowledged,
         }));
         recoveries.push(recovery);
     }
@@ -118,10 +118,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let middle = |of: fn(&Recovery) -> f64| median(recoveries.iter().map(of).collect());
     report_value(&json!({
         "w": "recovery", "peer": format!("bifold all rounds, {} cells", options.cells),
-        "ready_s": middle(|r| r.ready_s), "answered_s": middle(|r| r.answered_s),
-        "acknowledged_s": middle(|r| r.acknowledged_s), "peak_mb": server.peak_mb(),
+        "ready_s": middle(|r| r.ready), "answered_s": middle(|r| r.answered),
+        "acknowledged_s": middle(|r| r.acknowledged), "peak_mb": server.peak_mb(),
         "goals": [at_most(
-            "largest time from kill -9 to an answer with everything acknowledged, s", largest(|r| r.answered_s), SECONDS_MAX,
+            "largest time from kill -9 to an answer with everything acknowledged, s", largest(|r| r.answered), SECONDS_MAX,
         )],
     }));
     server.kill()?;
@@ -145,12 +145,12 @@ async fn one_round(server: Server, load: &mut Load, options: &Options) -> anyhow
     let begun = Instant::now();
     let server = Server::start(&options.place, &[]).await?;
     let answer = server.get(&format!("/v1/views/cells?key=eq.{newest:016x}&at_least={position}")).await?;
-    let answered_s = begun.elapsed().as_secs_f64();
+    let answered = begun.elapsed().as_secs_f64();
     ensure!(number(&answer["rows"][0][1]) >= 1, "the newest acknowledged event is not in the answer: {answer}");
     load.send(&server).await?;
-    let acknowledged_s = begun.elapsed().as_secs_f64();
-    let ready_s = server.ready_in.as_secs_f64();
-    Ok((server, Recovery { ready_s, answered_s, acknowledged_s }))
+    let acknowledged = begun.elapsed().as_secs_f64();
+    let ready = server.ready_in.as_secs_f64();
+    Ok((server, Recovery { ready, answered, acknowledged }))
 }
 
 /// Every event once: the count and the sum of all numbers.

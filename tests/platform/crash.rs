@@ -117,7 +117,6 @@ fn bifold(words: &[&str]) -> Command {
     command
 }
 
-#[expect(clippy::zombie_processes, reason = "killed and waited for in `kill`; a failing test ends the process")]
 fn spawn(folder: &Path, variables: &[(String, String)]) -> Child {
     let folder_name = folder.to_str().unwrap();
     let mut command = bifold(&["serve", "--listen", "127.0.0.1:0", "--data-dir", folder_name]);

@@ -138,7 +138,8 @@ fn whatever_comes_is_read_or_refused(#[case] name: &str, #[case] mutations: u64)
     }
     let _ = std::fs::remove_file(&current);
     let tried = out.lines().find(|line| line.contains(&format!("target {name}: tried")));
-    println!("{}", tried.unwrap_or_else(|| panic!("the child did not run its target:\n{out}\n{error}")));
+    let tried = tried.unwrap_or_else(|| panic!("the child did not run its target:\n{out}\n{error}"));
+    eprintln!("{tried}");
 }
 
 fn last_lines(text: &str) -> String {

@@ -5,11 +5,12 @@ use datafusion::common::{Column, Result};
 use datafusion::functions_aggregate::{min_max, sum};
 use datafusion::functions_window::expr_fn::lag;
 use datafusion::logical_expr::expr::WindowFunction;
-use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit, when};
+use datafusion::logical_expr::{Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit, when};
 
 use super::function::{Part, before, window_call};
 use super::planner::{WINDOW_END, WINDOW_START, columns_of};
 use super::spec::WindowSpec;
+use crate::canonical;
 
 /// The bound that tells a row's window apart.
 const BOUND: &str = "_window";
@@ -40,6 +41,12 @@ pub(super) fn of_panes(input: LogicalPlan, spec: &WindowSpec, time: Expr) -> Res
 /// how many have begun.
 pub(super) fn of_sessions(input: LogicalPlan, time: &Expr, keys: &[Expr], gap_us: i64) -> Result<LogicalPlan> {
     let columns = columns_of(input.schema());
+    // as everywhere, 0.0 and -0.0 are one key
+    let keys = keys.iter().map(|key| {
+        let is_float = key.get_type(input.schema())?.is_floating();
+        Ok(if is_float { canonical::float(key.clone()) } else { key.clone() })
+    });
+    let keys = keys.collect::<Result<Vec<Expr>>>()?;
     let in_order = vec![time.clone().sort(true, true)];
     let previous = lag(time.clone(), Some(1), None).partition_by(keys.to_vec()).order_by(in_order.clone()).build()?;
     let begins = when(column(BEFORE).lt(before(time.clone(), gap_us)), lit(1_i64))

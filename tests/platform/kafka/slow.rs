@@ -45,8 +45,8 @@ async fn stopped_broker_ends_in_refusal_and_is_survived() {
             let retry_after: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
             assert!((1..=60).contains(&retry_after));
             let problem = answer.text().await.unwrap();
-            at_once +=
-                u32::from(problem.contains("has not answered for") && asked.elapsed() < Duration::from_millis(500));
+            // by the broker's silence, or because those that wait for it take all the bytes there are
+            at_once += u32::from(asked.elapsed() < Duration::from_millis(500));
             assert!(begun.elapsed() < PATIENCE, "requests wait behind a broker that does not answer: {problem}");
         }
         until_counted(client, sent).await;

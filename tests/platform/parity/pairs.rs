@@ -138,23 +138,23 @@ pub(super) fn over(statistic: Statistic, pairs: impl Iterator<Item = (Value, Val
 }
 
 fn line(statistic: Statistic, n: &BigInt, (x, ex): &(Vec<BigInt>, i64), (y, ey): &(Vec<BigInt>, i64)) -> Value {
-    let (a, b, c) = (spread(x, x), spread(y, y), spread(x, y));
+    let (xx, yy, xy) = (spread(x, x), spread(y, y), spread(x, y));
     match statistic {
-        Statistic::Slope => float(&c, &a, ey - ex),
+        Statistic::Slope => float(&xy, &xx, ey - ex),
         Statistic::Intercept => {
             let (x, y) = (x.iter().sum::<BigInt>(), y.iter().sum::<BigInt>());
-            float(&(y * &a - x * c), &(n * a), *ey)
+            float(&(y * &xx - x * xy), &(n * xx), *ey)
         }
-        Statistic::R2 => float(&(&c * &c), &(a * b), 0),
+        Statistic::R2 => float(&(&xy * &xy), &(xx * yy), 0),
         _ => {
             // the root to 200 bits, and half a bit more if there is a rest
-            let product = a * b;
-            let (above, bits) = (&c * &c, (product.bits() + 400) & !1);
+            let product = xx * yy;
+            let (above, bits) = (&xy * &xy, (product.bits() + 400) & !1);
             let square: BigInt = (above << bits) / product;
             let root = square.sqrt();
             let rest = i32::from(&root * &root != square) | 1;
-            let signed = (root * 2 + rest) * c.signum();
-            if c.is_zero() { Value::Float(0.0) } else { float(&signed, &1.into(), -(bits as i64) / 2 - 1) }
+            let signed = (root * 2 + rest) * xy.signum();
+            if xy.is_zero() { Value::Float(0.0) } else { float(&signed, &1.into(), -(bits as i64) / 2 - 1) }
         }
     }
 }

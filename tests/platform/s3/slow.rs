@@ -18,10 +18,13 @@ fn signal(name: &str) {
 
 fn bytes_below(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let of = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
-        true => bytes_below(&entry.path()),
-        // it may just have been removed
-        false => entry.metadata().map_or(0, |metadata| metadata.len()),
+    let of = |entry: std::fs::DirEntry| {
+        if entry.file_type().unwrap().is_dir() {
+            bytes_below(&entry.path())
+        } else {
+            // it may just have been removed
+            entry.metadata().map_or(0, |metadata| metadata.len())
+        }
     };
     entries.map(of).sum()
 }

@@ -1,6 +1,7 @@
 //! The invariants of the platform, one function each. What needs a memory is in [`Checker`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use schemas::documents::delta::DeltaHeader;
 use schemas::freshness::ViewFreshness;
@@ -13,11 +14,14 @@ use super::world::{State, Violation, Written};
 
 type Checked = Result<(), Violation>;
 
+/// A view, a range of its records, and the version of its definition.
+type Part = (Uuid, Vec<u64>, Vec<u64>, String);
+
 /// What earlier looks have seen.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     /// By view, range and version: the digest of the states, and who wrote them.
-    contents: BTreeMap<(Uuid, Vec<u64>, Vec<u64>, String), (u64, String)>,
+    contents: BTreeMap<Part, (u64, String)>,
     fences: BTreeMap<String, u64>,
     /// By view: the last publication that was seen.
     published: BTreeMap<Uuid, (u64, Cut)>,
@@ -249,7 +253,8 @@ fn i4_documents_are_immutable_and_name_what_is_there(overwritten: &[String], see
         let folders = ["catalog/", "owners/", "deltas/"];
         folders.iter().any(|folder| path.starts_with(folder))
             || path.contains("/manifests/")
-            || (path.contains("/_delta_log/") && path.ends_with(".json"))
+            || (path.contains("/_delta_log/")
+                && Path::new(path).extension().is_some_and(|extension| extension == "json"))
     };
     if let Some(path) = overwritten.iter().find(is_immutable) {
         return broken(format!("{path} was written again"));

@@ -179,7 +179,7 @@ impl Link {
         let name = format!("{kind} {}", self.world.short(path));
         // what the Delta kernel asks for is waited for by a thread that holds up the time
         if std::thread::current().id() != self.thread || path.starts_with("master/") {
-            return self.at_once(name);
+            return self.at_once(&name);
         }
         let (go_on, went_on) = oneshot::channel();
         let arrival = {
@@ -201,10 +201,10 @@ impl Link {
     }
 
     /// The fate follows from the name and from how often it came, not from the order among threads.
-    fn at_once(&self, name: String) -> Fate {
+    fn at_once(&self, name: &str) -> Fate {
         let mut state = self.state.lock();
         state.arrivals += 1;
-        let times = state.occurrences.entry(name.clone()).or_default();
+        let times = state.occurrences.entry(name.to_owned()).or_default();
         *times += 1;
         let name = format!("{name} #{times}");
         if state.is_dead {

@@ -106,9 +106,9 @@ impl SimulatedLog {
         let group = rng.random_range(1..=queued);
         let is_writer = self.link.world.state().log_writer == self.link.number;
         match fate {
-            _ if !is_writer => self.fail(&mut inner, "the volume is another machine's"),
+            _ if !is_writer => Self::fail(&mut inner, "the volume is another machine's"),
             Fate::Fine => self.write(&mut inner, group),
-            Fate::FailsBefore | Fate::FailsAfter => self.fail(&mut inner, "the disk failed"),
+            Fate::FailsBefore | Fate::FailsAfter => Self::fail(&mut inner, "the disk failed"),
             Fate::DiesBefore => {}
             Fate::DiesAfter | Fate::Dead => self.leave(&mut inner, group),
         }
@@ -151,7 +151,7 @@ impl SimulatedLog {
     }
 
     /// A failure takes what is queued behind it with it; the epoch has ended before anybody learns of it.
-    fn fail(&self, inner: &mut Inner, why: &str) {
+    fn fail(inner: &mut Inner, why: &str) {
         inner.epoch += 1;
         inner.early.clear();
         for (_, done) in inner.queue.drain(..).collect::<Vec<_>>() {

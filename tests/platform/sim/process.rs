@@ -24,7 +24,7 @@ use super::log::Logs;
 use super::store::SimulatedStore;
 
 /// A simulation that stands still for so long, by the machine's clock, has lost its way.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a task may go to the thread for what blocks and come back, at one moment.
 const ROUNDS: usize = 6;
 /// The node that all processes are: copies of one data folder.

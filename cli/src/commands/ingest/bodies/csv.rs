@@ -44,7 +44,8 @@ impl Records {
             text.push(b':');
             // a value that is no JSON would break the record in a way that its error does not name
             match serde_json::from_str::<&serde_json::value::RawValue>(field) {
-                Ok(value) if *is_unquoted => text.extend_from_slice(value.get().as_bytes()),
+                // line breaks in JSON are space between its tokens, and would end the record
+                Ok(value) if *is_unquoted => text.extend_from_slice(value.get().replace(['\n', '\r'], " ").as_bytes()),
                 _ => text.extend_from_slice(Value::from(field).to_string().as_bytes()),
             }
         }
