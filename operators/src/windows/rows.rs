@@ -48,12 +48,12 @@ pub(super) fn of_sessions(input: LogicalPlan, time: &Expr, keys: &[Expr], gap_us
     });
     let keys = keys.collect::<Result<Vec<Expr>>>()?;
     let in_order = vec![time.clone().sort(true, true)];
-    let previous = lag(time.clone(), Some(1), None).partition_by(keys.to_vec()).order_by(in_order.clone()).build()?;
+    let previous = lag(time.clone(), Some(1), None).partition_by(keys.clone()).order_by(in_order.clone()).build()?;
     let begins = when(column(BEFORE).lt(before(time.clone(), gap_us)), lit(1_i64))
         .when(column(BEFORE).is_null(), lit(1_i64))
         .otherwise(lit(0_i64))?;
     let number = Expr::from(WindowFunction::new(sum::sum_udaf(), vec![column(BEGINS)]))
-        .partition_by(keys.to_vec())
+        .partition_by(keys.clone())
         .order_by(in_order)
         .build()?;
     let with = |more: Expr| -> Vec<Expr> { columns.iter().cloned().chain([more]).collect() };
