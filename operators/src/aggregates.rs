@@ -10,7 +10,7 @@
 //! Groups ──► Table: GroupsAccumulator ──► OneGroup: Accumulator
 //! ```
 //!
-//! A view lowers some calls to aggregates that no user names ([`lowered`]): `DISTINCT` to sets, anything
+//! A view lowers some calls to aggregates that no user names (`lowered`): `DISTINCT` to sets, anything
 //! with an order to records and their positions, whatever keeps values to a capped state.
 
 mod approx_distinct;

@@ -4,7 +4,7 @@
 //! of that length, aligned to the epoch, UTC, start included, end excluded.
 //!
 //! In a view, a record of `HOP` or `CUMULATE` is stored once, in its pane, and one of `SESSION` as a
-//! session of its own; windows are made of them after ⊕ ([`Windows`], `docs/adr/0014-windows.md`).
+//! session of its own; windows are made of them after ⊕ (`Windows`, `docs/adr/0014-windows.md`).
 
 mod arguments;
 mod function;
