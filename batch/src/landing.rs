@@ -65,8 +65,16 @@ pub struct Landing {
     turn: tokio::sync::Mutex<()>,
     /// Bytes in memory that a record took in the last landing.
     record_bytes: Mutex<usize>,
-    /// Where the backlog began when it was looked at last, and since when.
-    backlog_from: Mutex<(Cut, Instant)>,
+    /// The backlog when it was looked at last.
+    backlog: Mutex<Backlog>,
+}
+
+/// A backlog that stands where it stood.
+struct Backlog {
+    from: Cut,
+    since: Instant,
+    /// What a record is taken for. It only grows while nothing moves: who was refused stays refused.
+    record_bytes: usize,
 }
 
 impl std::fmt::Debug for Landing {
@@ -78,8 +86,8 @@ impl std::fmt::Debug for Landing {
 impl Landing {
     /// A landing that does nothing until it is run or asked.
     pub fn new(parts: LandingParts) -> Self {
-        let backlog_from = Mutex::new((Cut::default(), Instant::now()));
-        Self { parts, turn: tokio::sync::Mutex::new(()), record_bytes: Mutex::new(RECORD_BYTES_GUESS), backlog_from }
+        let backlog = Mutex::new(Backlog { from: Cut::default(), since: Instant::now(), record_bytes: 0 });
+        Self { parts, turn: tokio::sync::Mutex::new(()), record_bytes: Mutex::new(RECORD_BYTES_GUESS), backlog }
     }
 
     /// What the log has to keep: records that have not landed, or are in no checkpoint of speed's.
@@ -87,12 +95,14 @@ impl Landing {
         let landed = self.parts.master.landed();
         let from = (self.parts.durable)().map_or_else(|| landed.clone(), |durable| landed.meet(&durable));
         let records = from.records_until(&self.parts.log.head());
-        let bytes = records.saturating_mul(*self.record_bytes.lock() as u64);
-        let mut stands = self.backlog_from.lock();
-        if records == 0 || !stands.0.same_position(&from) {
-            *stands = (from, Instant::now());
+        let record_bytes = *self.record_bytes.lock();
+        let mut stands = self.backlog.lock();
+        if records == 0 || !stands.from.same_position(&from) {
+            *stands = Backlog { from, since: Instant::now(), record_bytes };
         }
-        BacklogSize { bytes, stands_for: stands.1.elapsed() }
+        stands.record_bytes = stands.record_bytes.max(record_bytes);
+        let bytes = records.saturating_mul(stands.record_bytes as u64);
+        BacklogSize { bytes, stands_for: stands.since.elapsed() }
     }
 
     /// The master that it lands into.

@@ -11,6 +11,7 @@
 //! records) is read again from there: a duplicate is found to be one again, a bad record is known by its dead letter.
 //! Why so: `docs/adr/0004-kafka-log.md`.
 
+mod ahead;
 mod book;
 mod intake;
 mod places;

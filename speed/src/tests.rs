@@ -156,6 +156,7 @@ fn manifest(view: &View, run: u64, cut: &Cut) -> Manifest {
         verdict: Verdict::Exact,
         published_at_us: 0,
         rolled_back_from: None,
+        epoch: 0,
     }
 }
 

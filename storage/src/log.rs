@@ -116,6 +116,14 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     /// the log has failed.
     fn append(&self, epoch: Epoch, rows: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError>;
 
+    /// Whether what is being written goes on: nothing new is taken while it does not.
+    ///
+    /// # Errors
+    /// `Stalled`
+    fn check_progress(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// First offset per partition that is still kept.
     fn start(&self) -> Cut;
 

@@ -1,4 +1,10 @@
 //! Manifests: which batch view of a view is the current one.
+//!
+//! ```text
+//!  1 run 4 ──► 2 run 5 ──► 3 run 5, claimed by owner 8 ──► 4 run 6      owner 7, in the middle of a run when 8 took over,
+//!                                                                      would publish 3: that is taken, and nobody may
+//!                                                                      build on what a newer owner has written
+//! ```
 
 use std::sync::Arc;
 
@@ -7,8 +13,21 @@ use uuid::Uuid;
 
 use crate::error::StorageError;
 use crate::numbered::Numbered;
+use crate::owner::CLAIMS_MAX;
 use crate::paths;
 use crate::store::Store;
+
+/// Documents of one publication that are kept: itself or the newest claims on it.
+const CLAIMS_KEPT: usize = 2;
+
+/// How far the publications of a view are: what a new one is decided on, and its place.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The current manifest; none before the first.
+    pub manifest: Option<Arc<Manifest>>,
+    /// The sequence that a publication on top of it takes.
+    pub next: u64,
+}
 
 /// The manifests of every view.
 #[derive(Debug, Clone)]
@@ -22,20 +41,76 @@ impl ManifestStore {
         Self { store }
     }
 
+    /// Number of this process among the owners of the store: what it publishes carries it.
+    pub fn epoch(&self) -> u64 {
+        self.store.epoch()
+    }
+
     /// Publishes: creates the manifest under its sequence. This is the compare-and-swap of a view.
     ///
     /// # Errors
-    /// `Conflict` when that sequence was published already.
+    /// `Conflict` when that sequence was published already, or claimed by a newer owner.
     pub async fn publish(&self, manifest: &Manifest) -> Result<(), StorageError> {
         self.of(manifest.view).put_new(manifest.sequence, manifest).await
     }
 
-    /// The current manifest.
+    /// What the next publication of a view is decided on.
+    ///
+    /// # Errors
+    /// `Fenced` when a newer owner has written it; `Damaged`, `Io`
+    pub async fn head(&self, view: Uuid) -> Result<Head, StorageError> {
+        let Some((sequence, newest)) = self.of(view).latest().await? else {
+            return Ok(Head { manifest: None, next: 1 });
+        };
+        self.store.assert_not_fenced(|| paths::manifest(view, sequence), newest.epoch)?;
+        let manifest = Some(newest).filter(Manifest::has_batch_view).map(Arc::new);
+        Ok(Head { manifest, next: sequence.saturating_add(1) })
+    }
+
+    /// Takes the next sequence of a view, so that an older owner cannot publish any more (invariant I9). Of a store
+    /// that nobody else can take over nothing is claimed.
+    ///
+    /// # Errors
+    /// `Fenced` when a newer owner was quicker; `Conflict` when somebody publishes without end; `Damaged`, `Io`
+    pub async fn claim(&self, view: Uuid) -> Result<(), StorageError> {
+        let epoch = self.store.epoch();
+        if epoch == 0 {
+            return Ok(());
+        }
+        for attempt in 1.. {
+            let head = self.head(view).await?;
+            let claim = match &head.manifest {
+                Some(current) => current.claimed(epoch),
+                None => Manifest::empty_claim(view, head.next, epoch),
+            };
+            match self.publish(&claim).await {
+                Err(StorageError::Conflict { .. }) if attempt < CLAIMS_MAX => {}
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        self.prune(view).await
+    }
+
+    /// Removes older documents of one publication: every start of an owner adds one.
+    async fn prune(&self, view: Uuid) -> Result<(), StorageError> {
+        let all = self.documents(view).await?;
+        for (at, manifest) in all.iter().enumerate() {
+            let newer = all[at + 1..].iter().filter(|newer| newer.is_same_publication(manifest)).count();
+            if newer >= CLAIMS_KEPT {
+                self.remove(view, manifest.sequence).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The current manifest, for those who only read.
     ///
     /// # Errors
     /// `Damaged`, `Io`
     pub async fn current(&self, view: Uuid) -> Result<Option<Arc<Manifest>>, StorageError> {
-        Ok(self.of(view).latest().await?.map(|(_, manifest)| Arc::new(manifest)))
+        let newest = self.of(view).latest().await?.map(|(_, manifest)| manifest);
+        Ok(newest.filter(Manifest::has_batch_view).map(Arc::new))
     }
 
     /// All kept manifests, the oldest first.
@@ -43,6 +118,12 @@ impl ManifestStore {
     /// # Errors
     /// `Damaged`, `Io`
     pub async fn list(&self, view: Uuid) -> Result<Vec<Arc<Manifest>>, StorageError> {
+        let mut manifests = self.documents(view).await?;
+        manifests.retain(|manifest| manifest.has_batch_view());
+        Ok(manifests)
+    }
+
+    async fn documents(&self, view: Uuid) -> Result<Vec<Arc<Manifest>>, StorageError> {
         let documents = self.of(view);
         let mut manifests = vec![];
         for sequence in documents.list().await? {
@@ -91,6 +172,7 @@ mod tests {
             verdict: Verdict::Exact,
             published_at_us: 1,
             rolled_back_from: None,
+            epoch: 0,
         }
     }
 

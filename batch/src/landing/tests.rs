@@ -116,3 +116,24 @@ async fn log_is_given_up_only_below_what_nobody_needs() {
         "landed is the bound, the last record stays"
     );
 }
+
+/// what a record takes is a guess until a range was read for a landing. Who was refused by the guess is not let in
+/// because the range that still waits turns out to be smaller.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_stands_does_not_shrink() {
+    let scene = scene(Limits::default()).await;
+    *scene.durable.lock() = Some(Cut::default());
+    push(&scene.log, &Cut(vec![400, 300, 200]));
+    let guessed = scene.landing.backlog().bytes;
+    assert_eq!(guessed, 900 * RECORD_BYTES_GUESS as u64);
+    // as a landing does whose store does not answer
+    let frames = scene.landing.read_chunk(&Cut::default(), &scene.log.head()).await.unwrap();
+    assert_eq!(frames.iter().map(|frame| frame.rows.num_rows()).sum::<usize>(), 900);
+    let measured = *scene.landing.record_bytes.lock() as u64;
+    assert!(measured < RECORD_BYTES_GUESS as u64, "{measured}");
+    assert_eq!(scene.landing.backlog().bytes, guessed);
+    *scene.durable.lock() = Some(scene.log.head());
+    scene.landing.land_to(&Cut(vec![400, 0, 0])).await.unwrap();
+    let measured = *scene.landing.record_bytes.lock() as u64;
+    assert_eq!(scene.landing.backlog().bytes, 500 * measured, "it has moved");
+}

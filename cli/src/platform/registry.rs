@@ -23,6 +23,7 @@ use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+mod claims;
 mod topics;
 mod waiting;
 
@@ -106,6 +107,7 @@ impl Registry {
             views: RwLock::default(),
             tables: RwLock::default(),
         });
+        registry.claim_views(&catalog).await?;
         for table in &catalog.tables {
             let rows = static_tables::load(&registry.parts.store, table).await?;
             registry.add_table(table, rows);

@@ -119,6 +119,7 @@ fn catalog_v1() {
             view(Refresh::Never, None),
         ],
         next_run: 8,
+        epoch: 0,
     };
     assert_frozen(include_str!("../../frozen/catalog-v1.json"), &catalog);
 }
@@ -172,6 +173,7 @@ fn manifest_v1() {
         verdict: Verdict::Exact,
         published_at_us: TIME_US,
         rolled_back_from: Some(9),
+        epoch: 0,
     };
     assert_frozen(include_str!("../../frozen/manifest-v1.json"), &manifest);
 }

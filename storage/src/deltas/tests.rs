@@ -140,7 +140,7 @@ async fn chain_prefers_merged_objects_and_cleans_up() {
     assert_eq!(chain[0].states[0][0], states(&keys(4)));
     assert_eq!(names(&store.chain(stream, Some(4)).await.unwrap()), [(4, 4), (5, 5)]);
     assert!(store.chain(stream, Some(6)).await.unwrap().is_empty());
-    store.remove_merged(stream).await.unwrap();
+    store.remove_merged(stream, &[(0, 3), (4, 4), (5, 5)]).await.unwrap();
     assert_eq!(store.names(stream).await.unwrap(), [(0, 3), (4, 4), (5, 5)]);
     store.remove_below(stream, 5).await.unwrap();
     assert_eq!(names(&store.chain(stream, None).await.unwrap()), [(5, 5)]);
@@ -167,6 +167,9 @@ async fn neighbours_that_do_not_meet_are_damage() {
 #[case::starts_at_its_own(&[(0, 3), (2, 2), (3, 3), (4, 4)], Some(4), Some(&[(4, 4)][..]))]
 #[case::gap(&[(0, 0), (2, 2)], Some(0), None)]
 #[case::missing_front(&[(3, 3)], Some(1), None)]
+#[case::left_behind_before_a_gap(&[(0, 7), (4, 11), (12, 12)], None, Some(&[(4, 11), (12, 12)][..]))]
+#[case::two_ways_to_merge(&[(0, 7), (4, 11), (8, 8), (9, 11), (12, 12)], None, Some(&[(0, 7), (8, 8), (9, 11), (12, 12)][..]))]
+#[case::gap_where_it_is_needed(&[(0, 7), (4, 11), (12, 12)], Some(0), None)]
 #[case::nothing_new(&[(0, 3)], Some(4), Some(&[][..]))]
 fn chain_is_selected(
     #[case] names: &[(u64, u64)],

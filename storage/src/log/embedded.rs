@@ -173,6 +173,10 @@ impl Log for EmbeddedLog {
         Ok(pending)
     }
 
+    fn check_progress(&self) -> Result<(), StorageError> {
+        self.queue.check_progress()
+    }
+
     fn start(&self) -> Cut {
         self.state.start()
     }

@@ -14,6 +14,7 @@
 mod commit;
 mod read;
 mod topic;
+mod watch;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -165,6 +166,10 @@ impl Log for KafkaLog {
         let (done, pending) = Pending::new();
         self.queue.push(epoch, Request { frames, done })?;
         Ok(pending)
+    }
+
+    fn check_progress(&self) -> Result<(), StorageError> {
+        self.queue.check_progress()
     }
 
     fn start(&self) -> Cut {

@@ -43,9 +43,6 @@ pub(crate) struct Plan {
     /// Things that clients do.
     pub(crate) steps: u32,
     pub(crate) bugs: Bugs,
-    /// A process may be about to publish when another one takes over. Off: publications are not fenced by their
-    /// owner yet (docs/adr/0013-simulation.md).
-    pub(crate) old_owners_publish: bool,
     /// For the first process.
     pub(crate) crash: Option<Crash>,
 }
@@ -396,18 +393,6 @@ impl Simulation {
                 return Ok(answer);
             }
         }
-    }
-
-    /// True if a run or a statement is under way.
-    pub(super) fn may_publish(&self) -> bool {
-        let state = self.world.state();
-        let runs = state.objects.iter().filter(|(path, _)| path.starts_with("runs/"));
-        let is_open = |bytes: &[u8]| {
-            let run: Value = serde_json::from_slice(bytes).expect("a run document");
-            matches!(run["state"].as_str(), Some("queued" | "running"))
-        };
-        runs.into_iter().any(|(_, bytes)| is_open(bytes))
-            || self.calls.values().any(|(_, asked)| matches!(asked, Asked::Other))
     }
 
     /// Runs of a view that were ever published.

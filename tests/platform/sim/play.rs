@@ -132,18 +132,26 @@ impl Simulation {
         Ok(())
     }
 
-    /// Another owner takes over while there is something to do for both.
+    /// Another owner takes over while there is something to do for both: in the middle of a run, of a rollback, of a
+    /// statement, whose effects are not the new owner's.
     fn fork_under_load(&mut self) -> Result<(), Violation> {
-        if self.plan.old_owners_publish {
-            let view = ["totals", "windows"][self.rng.random_range(0..2)];
-            self.run(view, "full");
-        }
+        match self.rng.random_range(0..8) {
+            0 => self.roll_back(),
+            1 => self.create_later(),
+            2 => self.sql(Asked::Other, "DROP MATERIALIZED VIEW later"),
+            _ => {
+                let view = ["totals", "windows"][self.rng.random_range(0..2)];
+                self.run(view, "full")
+            }
+        };
         self.send_events();
-        for _ in 0..self.rng.random_range(0..12) {
+        for _ in 0..self.rng.random_range(0..60) {
             self.tick()?;
         }
-        if self.plan.old_owners_publish || !self.may_publish() {
-            self.fork();
+        self.fork();
+        // it has begun to take over; what the old one does now comes between its steps
+        for _ in 0..self.rng.random_range(0..60) {
+            self.tick()?;
         }
         Ok(())
     }
