@@ -7,16 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use parking_lot::Mutex;
 use schemas::column::APPEND_TIME;
 use schemas::{Cut, Limits, Offset, Partition, Problem, StreamDef};
 use storage::StorageError;
 use storage::clock::Clock;
+use storage::footprint;
 use storage::layers::BacklogSize;
 use storage::log::{Frame, Log};
 use storage::master::Master;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +58,8 @@ pub struct LandingParts {
     pub clock: Arc<dyn Clock>,
     /// Bounds.
     pub limits: Limits,
+    /// Of all streams, so many have a range in memory at the same time; the others wait.
+    pub at_once: Arc<Semaphore>,
 }
 
 /// The landing of one stream.
@@ -122,6 +126,7 @@ impl Landing {
             if cut.is_at_most(&landed) {
                 return Ok(());
             }
+            let _memory = self.parts.at_once.acquire().await.map_err(internal)?;
             let frames = self.read_chunk(&landed, cut).await?;
             if frames.is_empty() {
                 return Err(internal(format!(
@@ -332,11 +337,6 @@ async fn append_time(log: &dyn Log, partition: Partition, offset: Offset) -> Res
     Ok(times.value(0))
 }
 
-/// Bytes of the values of a frame: what rows share with other frames counts for neither.
 fn bytes_of(frame: &Frame) -> usize {
-    let bytes = |column: &ArrayRef| match column.as_string_view_opt() {
-        Some(strings) => strings.len() * size_of::<u128>() + strings.total_buffer_bytes_used(),
-        None => column.to_data().get_slice_memory_size().unwrap_or_default(),
-    };
-    frame.rows.columns().iter().map(bytes).sum()
+    footprint::bytes_of(&frame.rows)
 }

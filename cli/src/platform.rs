@@ -36,9 +36,10 @@ use speed::SpeedService;
 use storage::catalog::CatalogStore;
 use storage::clock::Clock;
 use storage::deltas::DeltaStore;
+use storage::log::TailShares;
 use storage::owner::{Claim, Ownership};
 use storage::store::Store;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -229,6 +230,8 @@ async fn wire(
         speed: Arc::clone(&speed),
         clock: Arc::clone(&clock),
         limits: limits.clone(),
+        landings: Arc::new(Semaphore::new(limits.landings_at_once.max(1))),
+        tails: TailShares::new(limits.log_tails_bytes_max),
         folder: Arc::clone(folder),
         tasks: tasks.clone(),
         kafka: config.kafka.clone(),

@@ -126,7 +126,7 @@ impl Connector {
                 Arc::clone(&parts.dead_letters),
                 Arc::clone(&parts.receipts),
             ),
-            letters: DeadLetters::new(Arc::clone(&parts.dead_letters), clock(), parts.limits.record_bytes_max),
+            letters: DeadLetters::new(Arc::clone(&parts.dead_letters), clock(), &parts.limits),
             backlog: Backlog::new(parts.backlogs.clone(), &parts.limits),
             book: tokio::sync::Mutex::new(book),
             status: Mutex::new(status),

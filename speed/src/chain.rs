@@ -77,6 +77,12 @@ impl Base {
         })
     }
 
+    /// Bytes of the states in memory that are durable as deltas, or are just being written.
+    pub(crate) fn chain_bytes(&self) -> usize {
+        let durable = self.links.iter().flat_map(|link| link.views.values());
+        durable.chain(self.in_flight.values()).map(|range| range.bytes()).sum()
+    }
+
     /// Drops states from memory that lie below every view's cut.
     pub(crate) fn forget_covered(&mut self) {
         for link in &mut self.links {

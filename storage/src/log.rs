@@ -20,6 +20,7 @@ pub mod embedded;
 pub mod kafka;
 pub mod memory;
 
+pub use embedded::tail::TailShares;
 pub use embedded::{EmbeddedLog, EmbeddedLogConfig};
 pub use kafka::{KafkaLog, KafkaLogConfig};
 pub use memory::MemoryLog;
@@ -145,6 +146,11 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The files could not be removed.
     async fn truncate(&self, below: &Cut) -> Result<(), StorageError>;
+
+    /// Bytes that it takes where it is kept; none where that is not known.
+    fn bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Stops taking appends and waits until the queued ones are durable.
     async fn close(&self);

@@ -74,7 +74,7 @@ impl Door {
             clock: clock(),
             admission: Arc::new(Admission::new(Arc::clone(&stream), Arc::clone(&log), clock(), memory)),
             receipts: Receipts::new(Arc::clone(&log), Arc::clone(&dead_letters), receipts),
-            dead_letters: DeadLetters::new(dead_letters, clock(), limits.record_bytes_max),
+            dead_letters: DeadLetters::new(dead_letters, clock(), limits),
             backlog: Backlog::new(parts.backlogs.clone(), limits),
             replaying: tokio::sync::Mutex::default(),
             log,
