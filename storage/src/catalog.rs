@@ -163,6 +163,7 @@ impl CatalogStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::testing::{bucket, next_owner};
 
     #[tokio::test]
     async fn changes_are_numbered_kept_and_read_again() {
@@ -206,5 +207,22 @@ mod tests {
         assert_eq!(loser.current().next_run, 7);
         loser.update(|c| Ok(c.next_run += 1)).await.unwrap();
         assert_eq!(loser.current().next_run, 8);
+    }
+
+    /// I9: what an overtaken owner was about to change stays as the new owner has found it.
+    #[tokio::test]
+    async fn overtaken_owner_changes_nothing() {
+        let bucket = bucket();
+        let old = CatalogStore::open(next_owner(&bucket).await).await.unwrap();
+        old.update(|c| Ok(c.next_run = 7)).await.unwrap();
+        let new = CatalogStore::open(next_owner(&bucket).await).await.unwrap();
+        assert_eq!(new.current().next_run, 7);
+        for _ in 0..2 {
+            let refused = old.update(|c| Ok(c.next_run = 8)).await.unwrap_err();
+            assert_eq!((refused.code, refused.retryable), (Code::InUse, false), "{}", refused.detail);
+        }
+        new.update(|c| Ok(c.next_run += 2)).await.unwrap();
+        let reader = CatalogStore::open(bucket).await.unwrap();
+        assert_eq!((reader.current().next_run, reader.current().epoch), (9, 2));
     }
 }

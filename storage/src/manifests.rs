@@ -155,8 +155,10 @@ impl ManifestStore {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use schemas::{Cut, Verdict};
+
+    use super::*;
+    use crate::owner::testing::{bucket, next_owner};
 
     fn manifest(sequence: u64, run: u64) -> Manifest {
         Manifest {
@@ -192,5 +194,69 @@ mod tests {
         manifests.remove(view, 1).await.unwrap();
         assert_eq!(manifests.list(view).await.unwrap().len(), 2);
         assert!(manifests.current(Uuid::from_u128(6)).await.unwrap().is_none());
+    }
+
+    /// I9: an owner that is about to publish when another one takes over does not, and never again.
+    #[tokio::test]
+    async fn overtaken_owner_publishes_nothing() {
+        let (bucket, view) = (bucket(), Uuid::from_u128(5));
+        let old = ManifestStore::new(next_owner(&bucket).await);
+        old.claim(view).await.unwrap();
+        let head = old.head(view).await.unwrap();
+        assert!(head.manifest.is_none());
+        let published = Manifest { epoch: old.epoch(), ..manifest(head.next, 4) };
+        old.publish(&published).await.unwrap();
+        let planned = old.head(view).await.unwrap();
+        let new = ManifestStore::new(next_owner(&bucket).await);
+        new.claim(view).await.unwrap();
+        assert!(matches!(old.publish(&manifest(planned.next, 5)).await, Err(StorageError::Conflict { .. })));
+        assert!(
+            matches!(old.head(view).await, Err(StorageError::Fenced { owner: 2, mine: 1, .. })),
+            "nor plans on top"
+        );
+        assert!(matches!(old.claim(view).await, Err(StorageError::Fenced { .. })));
+        let head = new.head(view).await.unwrap();
+        let current = head.manifest.unwrap();
+        assert_eq!((current.run, current.epoch, head.next), (4, 2, planned.next + 1));
+        assert_eq!(*current, Manifest { sequence: planned.next, epoch: 2, ..published }, "the same batch view");
+        new.publish(&Manifest { epoch: 2, ..manifest(head.next, 6) }).await.unwrap();
+        assert_eq!(new.current(view).await.unwrap().unwrap().run, 6);
+    }
+
+    /// The first publication of a view is fenced as well.
+    #[tokio::test]
+    async fn overtaken_owner_does_not_publish_first() {
+        let (bucket, view) = (bucket(), Uuid::from_u128(5));
+        let old = ManifestStore::new(next_owner(&bucket).await);
+        let planned = old.head(view).await.unwrap();
+        let new = ManifestStore::new(next_owner(&bucket).await);
+        new.claim(view).await.unwrap();
+        assert!(matches!(old.publish(&manifest(planned.next, 5)).await, Err(StorageError::Conflict { .. })));
+        assert!(new.current(view).await.unwrap().is_none() && new.list(view).await.unwrap().is_empty());
+        assert_eq!(new.head(view).await.unwrap().next, 2);
+        assert!(ManifestStore::new(bucket).current(view).await.unwrap().is_none(), "also for those who only read");
+    }
+
+    #[tokio::test]
+    async fn claims_of_many_starts_do_not_pile_up() {
+        let (bucket, view) = (bucket(), Uuid::from_u128(5));
+        let mut runs = vec![];
+        for start in 1..=8 {
+            let owner = ManifestStore::new(next_owner(&bucket).await);
+            owner.claim(view).await.unwrap();
+            if start % 4 == 0 {
+                let next = owner.head(view).await.unwrap().next;
+                let published = Manifest { published_at_us: start, ..manifest(next, start as u64) };
+                owner.publish(&published).await.unwrap();
+                runs.push(start as u64);
+            }
+            assert!(owner.documents(view).await.unwrap().len() <= 6, "start {start}");
+            assert_eq!(owner.current(view).await.unwrap().map(|manifest| manifest.run), runs.last().copied());
+        }
+        let unowned = ManifestStore::new(bucket);
+        assert!(unowned.by_run(view, 4).await.unwrap().is_some());
+        let before = unowned.head(view).await.unwrap().next;
+        unowned.claim(view).await.unwrap();
+        assert_eq!(unowned.head(view).await.unwrap().next, before, "nobody else could take that store over");
     }
 }

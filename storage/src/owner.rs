@@ -144,6 +144,30 @@ fn taken(url: &str, owner: &OwnerDocument) -> Problem {
     )
 }
 
+/// What tests of other modules need of owners.
+#[cfg(test)]
+pub(crate) mod testing {
+    use url::Url;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    /// An empty store that several processes reach.
+    pub(crate) fn bucket() -> Store {
+        let objects = Arc::new(object_store::memory::InMemory::new());
+        Store::of(Url::parse("s3://bucket/").unwrap(), objects)
+    }
+
+    /// The store as the next owner has it: it writes under another name, and whoever had it is overtaken.
+    pub(crate) async fn next_owner(bucket: &Store) -> Store {
+        let store = Store::of(bucket.url().clone(), bucket.bucket());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let claim = Claim { node: Uuid::from_u128(1), place: "a test".into() };
+        let owner = Ownership::take(&store, claim, &clock).await.unwrap();
+        store.owned_by(Arc::new(owner))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures::future::join_all;

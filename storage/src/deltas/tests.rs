@@ -11,6 +11,7 @@ use schemas::documents::delta::DeltaView;
 use schemas::{Cut, LedgerCounts};
 
 use super::*;
+use crate::owner::testing::{bucket, next_owner};
 
 fn header(first: u64, last: u64, from: u64, to: u64, views: usize) -> DeltaHeader {
     let view = |n: usize| DeltaView {
@@ -187,4 +188,25 @@ async fn frozen_example_of_version_1_is_read() {
     assert_eq!((delta.header.first_checkpoint, delta.header.to.clone()), (7, expected.to.clone()));
     assert_eq!(delta.header.views[0].ledger, expected.views[0].ledger);
     assert_eq!(delta.states, [vec![states(&keys(12)), states(&keys(5))], vec![]]);
+}
+
+/// I9: an overtaken owner may write a merge of what the new one has read, and removes nothing that it stands for.
+#[tokio::test]
+async fn overtaken_owner_removes_no_deltas() {
+    let bucket = bucket();
+    let (old, stream) = (DeltaStore::new(next_owner(&bucket).await), Uuid::from_u128(77));
+    for checkpoint in 0..3 {
+        commit(&old, checkpoint, checkpoint).await.unwrap();
+    }
+    commit(&old, 0, 1).await.unwrap();
+    let new = DeltaStore::new(next_owner(&bucket).await);
+    let refused = old.remove_merged(stream, &[(0, 1), (2, 2)]).await;
+    assert!(matches!(refused, Err(StorageError::Fenced { owner: 2, mine: 1, .. })));
+    assert_eq!(new.names(stream).await.unwrap(), [(0, 0), (0, 1), (1, 1), (2, 2)]);
+    // what is merged beside the chain stands for none of its deltas
+    commit(&old, 1, 2).await.unwrap();
+    new.remove_merged(stream, &[(0, 1), (2, 2)]).await.unwrap();
+    assert_eq!(new.names(stream).await.unwrap(), [(0, 1), (1, 2), (2, 2)]);
+    let chain = new.chain(stream, None).await.unwrap();
+    assert_eq!(chain.iter().map(|delta| delta.header.last_checkpoint).collect::<Vec<_>>(), [1, 2]);
 }

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::owner::testing::{bucket, next_owner};
 
 const T0_US: i64 = 1_700_000_000_000_000;
 const HOUR_US: i64 = 3_600_000_000;
@@ -406,4 +407,26 @@ async fn only_old_files_of_no_commit_are_removed() {
     assert_eq!(master.remove_orphans().await.unwrap(), 1);
     assert!(!orphan.exists());
     assert_eq!(ids(&master).await, ids_below(&[10]));
+}
+
+/// I9: what an overtaken owner was about to land is not in the table, and the new one's is, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn overtaken_owner_lands_nothing() {
+    let (bucket, stream) = (bucket(), plain(2));
+    let clock = || Arc::new(SystemClock) as Arc<dyn Clock>;
+    let old = Master::open_in(&next_owner(&bucket).await, &stream, clock()).await.unwrap();
+    old.land(vec![frame(&stream, 0, 0, 5)]).await.unwrap();
+    let new = Master::open_in(&next_owner(&bucket).await, &stream, clock()).await.unwrap();
+    assert_eq!(new.landed(), Cut(vec![5, 0]));
+    for _ in 0..2 {
+        let refused = old.land(vec![frame(&stream, 0, 5, 3), frame(&stream, 1, 0, 2)]).await;
+        assert!(matches!(refused, Err(StorageError::Fenced { owner: 2, mine: 1, .. })), "{refused:?}");
+    }
+    new.land(vec![frame(&stream, 0, 5, 4)]).await.unwrap();
+    let reader = Master::open_in(&bucket, &stream, clock()).await.unwrap();
+    assert_eq!(reader.landed(), Cut(vec![9, 0]));
+    assert_eq!(ids(&reader).await, ids_below(&[9, 0]));
+    let again = Master::open_in(&next_owner(&bucket).await, &stream, clock()).await.unwrap();
+    again.land(vec![frame(&stream, 1, 0, 1)]).await.unwrap();
+    assert_eq!(again.landed(), Cut(vec![9, 1]));
 }
