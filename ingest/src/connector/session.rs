@@ -176,7 +176,8 @@ impl Connector {
     /// Notes how far the topic is let in.
     async fn note_position(&self, epoch: &Epoch, next: &[Offset]) -> Result<(), Problem> {
         let letters = self.parts.dead_letters.head().offset(0);
-        let position = SourcePosition { format: 1, epoch: epoch.number, next: next.to_vec(), letters };
+        let log = self.parts.log.head().0;
+        let position = SourcePosition { format: 1, epoch: epoch.number, next: next.to_vec(), letters, log };
         let mut book = self.book.lock().await;
         if book.position.as_ref() != Some(&position) {
             self.parts.sources.put_position(&position).await.map_err(|error| error.problem())?;

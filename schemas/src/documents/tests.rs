@@ -254,7 +254,7 @@ fn source() {
         holes: vec![hole(1, 20, Some(30), HoleReason::Retention), hole(0, 5, None, HoleReason::Recreated)],
     };
     assert_frozen(include_str!("../../frozen/source-v1.json"), &document);
-    let position = SourcePosition { format: 1, epoch: 0, next: vec![5, 30], letters: 4 };
+    let position = SourcePosition { format: 1, epoch: 0, next: vec![5, 30], letters: 4, log: vec![] };
     assert_frozen(include_str!("../../frozen/source-position-v1.json"), &position);
     let topic = LogTopic { format: 1, topic: "bifold.s.records".into(), topic_id: TABLE };
     assert_frozen(include_str!("../../frozen/log-topic-v1.json"), &topic);
