@@ -48,7 +48,7 @@ async fn claimed(parts: &Parts, views: &[ViewInput]) -> Result<Recovered, Proble
         }
         // in this order: who has read the chain before another took over must not claim behind that one's claim
         parts.deltas.assert_owned().await.map_err(|e| e.problem())?;
-        let claim = claim(parts, &recovered);
+        let claim = empty_delta(parts, &recovered);
         match parts.deltas.commit(&claim, &[]).await {
             Ok(header) => {
                 recovered.base.next_checkpoint = header.last_checkpoint.saturating_add(1);
@@ -64,7 +64,7 @@ async fn claimed(parts: &Parts, views: &[ViewInput]) -> Result<Recovered, Proble
 }
 
 /// A delta of no records: its name is the fence.
-fn claim(parts: &Parts, recovered: &Recovered) -> DeltaHeader {
+fn empty_delta(parts: &Parts, recovered: &Recovered) -> DeltaHeader {
     let base = &recovered.base;
     DeltaHeader {
         format: 1,

@@ -227,6 +227,11 @@ impl Log for MemoryLog {
         Ok(())
     }
 
+    fn bytes(&self) -> Option<u64> {
+        let frames = self.frames();
+        Some(frames.iter().map(|frame| crate::footprint::bytes_of(&frame.rows) as u64).sum())
+    }
+
     async fn close(&self) {
         self.inner.lock().is_closed = true;
         self.flush(true);
