@@ -12,9 +12,9 @@
 //! transactions leave in the topic's own offsets. Why so: `docs/adr/0004-kafka-log.md`.
 
 mod commit;
+mod cut_off;
 mod read;
 mod topic;
-mod watch;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -14,9 +14,9 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use schemas::{Cut, Partition};
 
 use super::Shared;
+use super::cut_off::Watch;
 use super::read::Reader;
 use super::topic::{FRAME_BYTES_MAX, Topic};
-use super::watch::Watch;
 use crate::error::StorageError;
 use crate::log::embedded::commit::{frames_of, seal};
 use crate::log::embedded::frame::{EncodedFrame, next_group};
