@@ -1,8 +1,10 @@
 //! What an owner does first when it takes a store over.
 
-use futures::{StreamExt, TryStreamExt};
+use futures::future::try_join_all;
 use schemas::Catalog;
+use storage::StorageError;
 use storage::manifests::ManifestStore;
+use uuid::Uuid;
 
 use super::Registry;
 
@@ -13,8 +15,15 @@ impl Registry {
     /// Takes the publications of every view over, those of streams that cannot be opened yet included: before
     /// anything of an interrupted run is removed, and before deltas are merged.
     pub(super) async fn claim_views(&self, catalog: &Catalog) -> anyhow::Result<()> {
-        let manifests = &ManifestStore::new(self.parts.store.clone());
-        let claims = catalog.views.iter().map(|view| async move { manifests.claim(view.id).await });
-        Ok(futures::stream::iter(claims).buffer_unordered(CLAIMS_AT_ONCE).try_collect::<()>().await?)
+        let manifests = ManifestStore::new(self.parts.store.clone());
+        for views in catalog.views.chunks(CLAIMS_AT_ONCE) {
+            let claims: Vec<_> = views.iter().map(|view| claim(manifests.clone(), view.id)).collect();
+            try_join_all(claims).await?;
+        }
+        Ok(())
     }
+}
+
+async fn claim(manifests: ManifestStore, view: Uuid) -> Result<(), StorageError> {
+    manifests.claim(view).await
 }
