@@ -77,7 +77,7 @@ fn no_seed_breaks_an_invariant() {
     for seed in seeds {
         say(&format!("seed {seed} (just sim SEED={seed} STEPS={})", steps()));
         let report = must_hold(seed);
-        say(&format!("seed {seed}: {report:?}"));
+        say(&format!("seed {seed}: {:?}", Report { immediate: vec![], ..report }));
     }
 }
 

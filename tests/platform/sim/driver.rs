@@ -224,6 +224,15 @@ impl Simulation {
     pub(super) fn tick(&mut self) -> Result<(), Violation> {
         let last = self.processes.len() - 1;
         let index = if last > 0 && self.rng.random_bool(0.4) { self.rng.random_range(0..last) } else { last };
+        self.tick_process(index)
+    }
+
+    /// The owner alone; whoever was the owner before is held up meanwhile.
+    pub(super) fn tick_owner(&mut self) -> Result<(), Violation> {
+        self.tick_process(self.processes.len() - 1)
+    }
+
+    fn tick_process(&mut self, index: usize) -> Result<(), Violation> {
         self.processes[index].settle();
         self.hear(index)?;
         if self.owner().is_ready() {
@@ -393,6 +402,22 @@ impl Simulation {
                 return Ok(answer);
             }
         }
+    }
+
+    /// True if a run has written its batch view and has not published it.
+    pub(super) fn is_about_to_publish(&self) -> bool {
+        let state = self.world.state();
+        let seen = Seen::of(&state);
+        let run_of = |path: &String| {
+            let mut parts = path.split('/');
+            let view = parts.nth(1)?.parse::<Uuid>().ok()?;
+            (parts.next()? == "runs").then_some(())?;
+            Some((view, parts.next()?.parse::<u64>().ok()?))
+        };
+        let made = state.objects.keys().filter(|path| path.starts_with("views/")).filter_map(run_of);
+        let is_published =
+            |(view, run): &(Uuid, u64)| seen.manifests.get(view).is_some_and(|all| all.iter().any(|m| m.run == *run));
+        made.into_iter().any(|run| !is_published(&run))
     }
 
     /// Runs of a view that were ever published.

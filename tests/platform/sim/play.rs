@@ -9,6 +9,9 @@ use super::driver::{Asked, Plan, Report, Simulation};
 use super::link::Weather;
 use super::world::Violation;
 
+/// A run that was begun has its batch view after so many steps, unless the weather is bad.
+const TICKS_OF_A_RUN: u32 = 150;
+
 /// Plays a seed.
 ///
 /// # Errors
@@ -145,13 +148,20 @@ impl Simulation {
             }
         };
         self.send_events();
-        for _ in 0..self.rng.random_range(0..60) {
+        let (ticks, waits) = (self.rng.random_range(0..60), self.rng.random_bool(0.5));
+        for _ in 0..ticks {
+            self.tick()?;
+        }
+        for _ in 0..TICKS_OF_A_RUN {
+            if !waits || self.is_about_to_publish() {
+                break;
+            }
             self.tick()?;
         }
         self.fork();
-        // it has begun to take over; what the old one does now comes between its steps
-        for _ in 0..self.rng.random_range(0..60) {
-            self.tick()?;
+        // how far the new one is when the old one goes on
+        for _ in 0..self.rng.random_range(0..80) {
+            self.tick_owner()?;
         }
         Ok(())
     }
