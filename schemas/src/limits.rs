@@ -84,14 +84,22 @@ pub struct Limits {
     pub dedup_ids_in_memory_max: usize,
     /// Bytes of recent records kept in memory for readers of the log, per stream.
     pub log_tail_bytes_max: usize,
+    /// Bytes of recent records kept in memory, over all logs: they share it alike.
+    pub log_tails_bytes_max: usize,
+    /// Bytes of dead letters on disk, per stream: requests with more bad records are refused.
+    pub dead_letters_bytes_max: usize,
     /// Bytes of a log segment before the next one is begun.
     pub log_segment_bytes: usize,
     /// Bytes of states that the speed layer holds before it checkpoints early.
     pub speed_state_bytes_max: usize,
+    /// Bytes of states in memory, per stream, that are in a checkpoint and in no batch view yet: more events are refused.
+    pub speed_chain_bytes_max: usize,
     /// Milliseconds between checkpoints.
     pub checkpoint_interval_ms: u64,
     /// Bytes of an open range before it is landed.
     pub landing_bytes: usize,
+    /// Streams that have an open range in memory to land it; the others wait.
+    pub landings_at_once: usize,
     /// Milliseconds before an open range is landed, however small.
     pub landing_interval_ms: u64,
     /// Bytes that a batch run may use before it spills.
@@ -135,10 +143,14 @@ impl Default for Limits {
             dedup_ids_max: 1_073_741_824,
             dedup_ids_in_memory_max: 8_388_608,
             log_tail_bytes_max: 64 * MIB,
+            log_tails_bytes_max: 1_024 * MIB,
+            dead_letters_bytes_max: 4_096 * MIB,
             log_segment_bytes: 128 * MIB,
             speed_state_bytes_max: 512 * MIB,
+            speed_chain_bytes_max: 4_096 * MIB,
             checkpoint_interval_ms: 5_000,
             landing_bytes: 128 * MIB,
+            landings_at_once: 2,
             landing_interval_ms: 60_000,
             run_memory_bytes: 2_048 * MIB,
             runs_at_once: 1,

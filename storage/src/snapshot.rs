@@ -31,6 +31,11 @@ impl RangeStates {
     pub fn cells(&self) -> usize {
         self.states.iter().map(RecordBatch::num_rows).sum()
     }
+
+    /// What its states take in memory.
+    pub fn bytes(&self) -> usize {
+        self.states.iter().map(crate::footprint::bytes_of).sum()
+    }
 }
 
 /// One view in a snapshot. Immutable.

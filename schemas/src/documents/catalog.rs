@@ -21,11 +21,19 @@ pub struct Catalog {
     pub views: Vec<ViewDef>,
     /// The number that the next run gets.
     pub next_run: u64,
+    /// Number of the owner that wrote it; 0 where a store has only one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for Catalog {
     fn default() -> Self {
-        Self { format: 1, sequence: 0, streams: vec![], tables: vec![], views: vec![], next_run: 1 }
+        Self { format: 1, sequence: 0, streams: vec![], tables: vec![], views: vec![], next_run: 1, epoch: 0 }
     }
 }
 

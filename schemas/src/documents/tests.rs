@@ -119,6 +119,7 @@ fn catalog_v1() {
             view(Refresh::Never, None),
         ],
         next_run: 8,
+        epoch: 0,
     };
     assert_frozen(include_str!("../../frozen/catalog-v1.json"), &catalog);
 }
@@ -172,6 +173,7 @@ fn manifest_v1() {
         verdict: Verdict::Exact,
         published_at_us: TIME_US,
         rolled_back_from: Some(9),
+        epoch: 0,
     };
     assert_frozen(include_str!("../../frozen/manifest-v1.json"), &manifest);
 }
@@ -252,7 +254,7 @@ fn source() {
         holes: vec![hole(1, 20, Some(30), HoleReason::Retention), hole(0, 5, None, HoleReason::Recreated)],
     };
     assert_frozen(include_str!("../../frozen/source-v1.json"), &document);
-    let position = SourcePosition { format: 1, epoch: 0, next: vec![5, 30], letters: 4 };
+    let position = SourcePosition { format: 1, epoch: 0, next: vec![5, 30], letters: 4, log: vec![] };
     assert_frozen(include_str!("../../frozen/source-position-v1.json"), &position);
     let topic = LogTopic { format: 1, topic: "bifold.s.records".into(), topic_id: TABLE };
     assert_frozen(include_str!("../../frozen/log-topic-v1.json"), &topic);

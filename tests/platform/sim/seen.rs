@@ -74,7 +74,11 @@ impl Seen {
                 self.deltas.insert((header.first_checkpoint, header.last_checkpoint), header);
             }
             ["views", view, "manifests", _] => {
-                self.manifests.entry(id(view)).or_default().push(json(path, bytes));
+                let manifest: Manifest = json(path, bytes);
+                // an owner's claim on a view without one names no batch view
+                if manifest.has_batch_view() {
+                    self.manifests.entry(id(view)).or_default().push(manifest);
+                }
             }
             ["views", view, "certificates", name] => {
                 let certificate: Value = json(path, bytes);
@@ -91,7 +95,7 @@ impl Seen {
     fn commit(&mut self, bytes: &Bytes) {
         for line in std::str::from_utf8(bytes).expect("a commit is text").lines() {
             let action: Value = serde_json::from_str(line).expect("a commit is lines of JSON");
-            if let Some(transaction) = action.get("txn") {
+            if let Some(transaction) = action.get("txn").filter(|transaction| transaction["appId"] != "bifold/owner") {
                 let partition = transaction["appId"].as_str().and_then(|id| id.rsplit('/').next()?.parse().ok());
                 let end = transaction["version"].as_u64().expect("an end");
                 let partition = partition.expect("a partition");
