@@ -69,7 +69,8 @@ impl Keys {
         }
     }
 
-    fn without_windows(aggregate: &Aggregate) -> Self {
+    /// The keys of an aggregate that stores what it groups by.
+    pub(super) fn without_windows(aggregate: &Aggregate) -> Self {
         let roles = (0..aggregate.group_expr.len()).map(Role::Key).collect();
         Self { stored: aggregate.group_expr.clone(), roles, windows: None }
     }
@@ -135,7 +136,7 @@ impl Keys {
 
 /// A bound of a window that shares records with others.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     spec: WindowSpec,
     part: Part,
     /// The columns that a session has one value of, as the stream has them.
@@ -190,7 +191,7 @@ fn not_told_apart() -> DataFusionError {
 }
 
 /// The expression that a column is, below all projections that only hand it on, and the plan that it reads.
-fn behind<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<(Expr, &'a LogicalPlan)> {
+pub(super) fn behind<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<(Expr, &'a LogicalPlan)> {
     match plan {
         LogicalPlan::TableScan(_) => Some((Expr::Column(column.clone()), plan)),
         LogicalPlan::Projection(projection) => {
@@ -211,7 +212,7 @@ fn behind<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<(Expr, &'a Logic
     }
 }
 
-fn as_column(expression: &Expr) -> Option<Column> {
+pub(super) fn as_column(expression: &Expr) -> Option<Column> {
     match expression.clone().unalias() {
         Expr::Column(column) => Some(column),
         _ => None,
@@ -219,7 +220,7 @@ fn as_column(expression: &Expr) -> Option<Column> {
 }
 
 /// The shared window that an expression is a bound of.
-fn shared_behind(expression: &Expr, input: &LogicalPlan) -> Option<Shared> {
+pub(super) fn shared_behind(expression: &Expr, input: &LogicalPlan) -> Option<Shared> {
     let (call, plan) = behind(input, &as_column(expression)?)?;
     let (spec, part, arguments) = window_of(&call)?;
     let origin = |key: &Expr| as_column(key).and_then(|key| behind(plan, &key)).map(|(origin, _)| origin);

@@ -102,6 +102,8 @@ pub(crate) enum Part {
     StartOfBound,
     /// Of the bound that tells a window apart: its end.
     EndOfBound,
+    /// Of the bound that tells a window apart: the watermark at which nothing that is in time lies in it any more.
+    FinalFrom,
 }
 
 impl Part {
@@ -113,6 +115,7 @@ impl Part {
             Self::All => "all",
             Self::StartOfBound => "start_of_bound",
             Self::EndOfBound => "end_of_bound",
+            Self::FinalFrom => "final_from",
         }
     }
 }
@@ -189,6 +192,7 @@ impl WindowFunction {
                 None => times.unary(|time| spec.stored_under(time)),
             },
             (Part::EndOfLast, _) => times.unary(|time| spec.end_of_last(time)),
+            (Part::FinalFrom, _) => times.unary(|bound| spec.final_from(bound)),
             (Part::StartOfBound, _) => times.unary(|bound| spec.start_of(bound)),
             (Part::EndOfBound | Part::All, _) => times.unary(|bound| spec.end_of(bound)),
         }

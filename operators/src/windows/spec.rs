@@ -123,6 +123,12 @@ impl WindowSpec {
         }
     }
 
+    /// The watermark at which every record of a window is late: [`WindowSpec::end_of_last`] of its last instant. The
+    /// window is named by the bound that tells it apart.
+    pub(crate) fn final_from(&self, bound_us: i64) -> i64 {
+        self.end_of_last(self.end_of(bound_us).saturating_sub(1))
+    }
+
     /// Width of a pane: every window is a whole number of them.
     pub(crate) fn pane_us(&self) -> i64 {
         match self {
@@ -235,6 +241,17 @@ mod tests {
         assert!(ends.iter().all(|end| spec.start_of(*end) == 60));
         assert_eq!(spec.panes_of(&(100..=100)), (60, 100));
         assert_eq!(spec.end_of_last(85), 120);
+    }
+
+    /// a window of `HOP` ends at 60, but a record at 59 is in time until the last of its windows ends.
+    #[test]
+    fn a_window_is_final_when_its_last_instant_is_late() {
+        assert_eq!(hop(10, 60, 0).final_from(0), 110);
+        assert_eq!(hop(60, 60, 0).final_from(0), 60);
+        let cumulate = WindowSpec::Cumulate { step_us: 20, size_us: 60, offset_us: 0 };
+        assert_eq!(cumulate.final_from(20), 60);
+        assert_eq!(cumulate.final_from(60), 60);
+        assert_eq!(cumulate.final_from(80), 120);
     }
 
     #[test]

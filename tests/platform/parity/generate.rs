@@ -9,7 +9,7 @@ use super::event::{AT, B, BEGINNING, C, COLUMNS, D, D_SCALE, K, M, N, T, TEXTS, 
 use super::expression::{Comparison, Expression, Operation, call, compare, int, literal};
 use super::value::{Kind, Value};
 use super::view::{
-    CODE, DIMENSION, Join, LABEL, NAME, Sort, ViewModel, WEIGHT, WINDOW_END, WINDOW_START, cube, rollup,
+    CODE, DIMENSION, Join, LABEL, Late, NAME, Sort, ViewModel, WEIGHT, WINDOW_END, WINDOW_START, cube, rollup,
 };
 use super::window::Window;
 
@@ -18,6 +18,8 @@ mod kept;
 /// Makes views out of random numbers.
 pub(super) struct Generator<'a> {
     pub(super) rng: &'a mut ChaCha8Rng,
+    /// Whether the test knows when the log takes a record.
+    pub(super) knows_log_time: bool,
 }
 
 fn column(index: usize) -> Expression {
@@ -60,10 +62,16 @@ impl Generator<'_> {
             having: None,
             sorts: vec![],
             limit: None,
-            drops_late: self.chance(0.3),
+            late: self.pick(&[Late::Include, Late::Include, Late::Include, Late::Drop, Late::Side]),
+            log_time: None,
+            hides_time: false,
             sets: None,
             is_distinct: false,
         };
+        if self.knows_log_time && view.window.is_some() && self.chance(0.15) {
+            view.log_time = Some(self.pick(&["_append_time", "_processing_time"]));
+        }
+        view.hides_time = view.window.is_none() && !view.reads_time() && self.chance(0.7);
         self.regroup(&mut view);
         self.finish(&mut view);
         view

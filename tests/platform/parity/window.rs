@@ -50,8 +50,8 @@ impl Window {
         matches!(self, Self::Hop { .. } | Self::Cumulate { .. } | Self::Session { .. })
     }
 
-    /// The relation, over the stream or a query over it; `is_flinks` says in which spelling.
-    pub(super) fn sql(&self, over: &str, is_flinks: bool) -> String {
+    /// The relation, over the stream or a query over it, of one of its times; `is_flinks` says in which spelling.
+    pub(super) fn sql(&self, over: &str, time: &str, is_flinks: bool) -> String {
         let offset = |offset_us: i64| if offset_us == 0 { String::new() } else { format!(", {}", interval(offset_us)) };
         let (name, key, rest) = match self {
             Self::Tumble { size_us, offset_us } => {
@@ -67,10 +67,10 @@ impl Window {
             Self::Session { key, gap_us } => ("SESSION", key.map(|key| COLUMNS[key].0), interval(*gap_us)),
         };
         match (is_flinks && over == "s", key) {
-            (true, Some(key)) => format!("TABLE({name}(TABLE s PARTITION BY {key}, DESCRIPTOR(at), {rest})) AS s"),
-            (true, None) => format!("TABLE({name}(TABLE s, DESCRIPTOR(at), {rest})) AS s"),
-            (false, Some(key)) => format!("{name}({over}, {key}, at, {rest}) AS s"),
-            (false, None) => format!("{name}({over}, at, {rest}) AS s"),
+            (true, Some(key)) => format!("TABLE({name}(TABLE s PARTITION BY {key}, DESCRIPTOR({time}), {rest})) AS s"),
+            (true, None) => format!("TABLE({name}(TABLE s, DESCRIPTOR({time}), {rest})) AS s"),
+            (false, Some(key)) => format!("{name}({over}, {key}, {time}, {rest}) AS s"),
+            (false, None) => format!("{name}({over}, {time}, {rest}) AS s"),
         }
     }
 
@@ -102,6 +102,19 @@ impl Window {
             }
             Self::Session { .. } => vec![(time_us, time_us)],
         }
+    }
+
+    /// True if nothing that is in time can lie in one of the windows any more: its last instant is late, of a session
+    /// the last one at which an event would join it.
+    pub(super) fn is_final(&self, (_, end): (i64, i64), watermark_us: i64) -> bool {
+        let last_us = if let Self::Session { gap_us, .. } = self { end + gap_us } else { end - 1 };
+        self.has_ended(last_us, watermark_us)
+    }
+
+    /// The bounds of the only window of a time.
+    pub(super) fn only(&self, time_us: i64) -> (i64, i64) {
+        assert!(!self.is_shared());
+        self.of(time_us)[0]
     }
 
     /// True if the last window of a time has ended by the watermark.
