@@ -180,8 +180,11 @@ impl Split {
         if let (Some(Windows::Panes { spec, .. }), false) = (&cells.windows, windows == ALL_WINDOWS) {
             let (first, end) = if windows.is_empty() { (0, 0) } else { spec.panes_of(&windows) };
             let pane = || Expr::Column(Column::new_unqualified(names[0]));
-            let time = |us: i64| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));
-            below.push(pane().gt_eq(time(first)).and(pane().lt(time(end))));
+            let bound = |bound: i64| match spec.is_counted() {
+                true => lit(bound),
+                false => lit(ScalarValue::TimestampMicrosecond(Some(bound), Some("UTC".into()))),
+            };
+            below.push(pane().gt_eq(bound(first)).and(pane().lt(bound(end))));
         }
         Self { below, above, windows }
     }

@@ -28,7 +28,7 @@ use super::feed::{bind_to_feed, feed_table, readable_schema};
 use super::finality::{self, Finality};
 use super::grouping::{distinct_as_groups, plain_keys};
 use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
-use super::windowed::{Keys, LAST_EVENT};
+use super::windowed::{Keys, LAST_EVENT, check_counted};
 use super::{CELLS, CellPlan, View, ViewSource, refuse, side};
 use crate::aggregates::{Lowered, lower as lower_call, within_cap};
 use crate::windows::{TIME_ZONE_DATA, WindowPlanner, Windows};
@@ -147,6 +147,7 @@ struct Parsed {
 /// Finds the aggregate; of a view of nothing but late events, makes the one that has a cell for each of them.
 fn parse(source: &ViewSource<'_>, analyzed: &LogicalPlan) -> Result<Parsed> {
     let aggregate = find_aggregate(analyzed)?;
+    check_counted(&aggregate, source.stream)?;
     let keys = Keys::of(&aggregate)?;
     let input = with_lateness(source, &aggregate)?;
     if source.late != LatePolicy::Only {

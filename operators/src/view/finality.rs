@@ -10,6 +10,7 @@
 //!  HOP, CUMULATE                  watermark ≥ end of the last window of the window's last instant
 //!  SESSION                        watermark > last event + 2 gaps: what joins it is at most a gap after its last
 //!                                 event, and late when the watermark is more than a gap after itself
+//!  COUNT_WINDOW                   the partition has a record at the window's end or behind it, or ends there
 //! ```
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
@@ -17,10 +18,11 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::{Column, DFSchema, Result, ScalarValue, TableReference};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use schemas::column::PARTITION;
 use schemas::{LatePolicy, Offset, Problem, StreamDef};
 
 use super::grouping::plain_keys;
-use super::hidden::{at, bucket_of, hidden, is_event_time};
+use super::hidden::{at, bucket_of, hidden, is_event_time, is_stream_column};
 use super::windowed::{Keys, as_column, behind};
 use super::{CELLS, View, ViewSource};
 use crate::cells::compute_problem;
@@ -35,7 +37,7 @@ pub const WINDOW_FINAL: &str = "window_final";
 pub struct Frontier {
     /// The smallest watermark of all partitions; none if there is a partition without an event.
     pub watermark_us: Option<i64>,
-    /// Of each partition, the first offset that is not in the answer.
+    /// Of each partition, the first offset that is not in the answer: what windows of so many records are closed by.
     pub ends: Vec<Offset>,
 }
 
@@ -49,6 +51,8 @@ pub(super) enum Finality {
     Bucket { key: usize, call: Expr },
     /// A key is the bound of a window that shares records with others.
     Panes { key: usize, spec: WindowSpec },
+    /// A key is a bound of windows over positions, `to_end` before their end; another one is their partition.
+    Positions { key: usize, to_end: i64, partition: usize },
     /// A key is the last event of a session.
     Session { key: usize, gap_us: i64 },
 }
@@ -61,6 +65,9 @@ impl Finality {
         }
         let stream = source.stream;
         let is_over_event_time = || aggregate.group_expr.iter().any(|key| is_window(key, &aggregate.input, stream));
+        if let Some(counted) = counted(aggregate, keys, stream) {
+            return Ok(Some(counted));
+        }
         Ok(match &keys.windows {
             Some(Windows::Panes { key, spec }) if is_over_event_time() => {
                 Some(Self::Panes { key: *key, spec: spec.clone() })
@@ -81,7 +88,13 @@ impl Finality {
 
     /// "The window is final", over the columns of the answered cells.
     fn expression(&self, cell: impl Fn(usize) -> Expr, frontier: &Frontier) -> Result<Expr> {
-        let Some(watermark_us) = frontier.watermark_us else { return Ok(lit(false)) };
+        let watermark_us = match (self, frontier.watermark_us) {
+            (Self::Positions { key, to_end, partition }, _) => {
+                return Ok(has_reached(&(cell(*key) + lit(*to_end)), &cell(*partition), &frontier.ends));
+            }
+            (_, None) => return Ok(lit(false)),
+            (_, Some(watermark_us)) => watermark_us,
+        };
         let time = |us: i64| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));
         let is_final = match self {
             Self::Bucket { key, call } => {
@@ -89,11 +102,36 @@ impl Finality {
                 at(call, &is_watermark, &time(watermark_us))?.gt(cell(*key))
             }
             Self::Panes { key, spec } => time(watermark_us).gt_eq(window_call(spec, Part::FinalFrom, vec![cell(*key)])),
+            Self::Positions { .. } => lit(false),
             Self::Session { key, gap_us } => cell(*key).lt(time(watermark_us.saturating_sub(gap_us.saturating_mul(2)))),
         };
         // a window without a time is never closed
         Ok(is_final.is_true())
     }
+}
+
+/// "The partition has all records before the window's end."
+fn has_reached(end: &Expr, partition: &Expr, ends: &[Offset]) -> Expr {
+    let reached = (0_i32..)
+        .zip(ends)
+        .map(|(number, reached)| partition.clone().eq(lit(number)).and(end.clone().lt_eq(lit(*reached as i64))));
+    reached.reduce(Expr::or).unwrap_or_else(|| lit(false)).is_true()
+}
+
+/// The rule of windows over positions, if the view has some among its keys.
+fn counted(aggregate: &Aggregate, keys: &Keys, stream: &StreamDef) -> Option<Finality> {
+    let is_partition = |key: &Expr| is_stream_column(key, &aggregate.input, stream, &[PARTITION]);
+    let partition = keys.stored.iter().position(is_partition)?;
+    let bound = |key: &Expr| match origin(key, &aggregate.input)? {
+        (Expr::ScalarFunction(ScalarFunction { func, .. }), _) => {
+            let function = func.inner().downcast_ref::<WindowFunction>()?;
+            let is_end = function.part == Part::End && !function.spec.is_shared();
+            function.spec.is_counted().then(|| if is_end { 0 } else { function.spec.end_of(0) })
+        }
+        _ => None,
+    };
+    let (key, to_end) = keys.stored.iter().enumerate().find_map(|(key, stored)| Some((key, bound(stored)?)))?;
+    Some(Finality::Positions { key, to_end, partition })
 }
 
 /// The expression that a key is, and the plan that it reads.

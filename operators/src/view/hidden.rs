@@ -85,7 +85,7 @@ pub(super) fn hidden(plan: &LogicalPlan, name: &str) -> Option<Expr> {
 }
 
 /// True if an expression over `input` is one of these columns of the stream, whatever it is called on its way.
-fn is_stream_column(expression: &Expr, input: &LogicalPlan, stream: &StreamDef, names: &[&str]) -> bool {
+pub(super) fn is_stream_column(expression: &Expr, input: &LogicalPlan, stream: &StreamDef, names: &[&str]) -> bool {
     let Expr::Column(column) = expression.clone().unalias() else { return false };
     match behind(input, &column) {
         Some((Expr::Column(origin), LogicalPlan::TableScan(scan))) => {
@@ -107,8 +107,8 @@ fn event_time(plan: &LogicalPlan, stream: &StreamDef) -> Option<Expr> {
 }
 
 /// "This row's bucket had ended by the watermark": from the first time-bucket expression among `expressions`.
-/// Of a row that lies in several windows, the last of them. Windows over the time of the log's own clock never have
-/// a late row: that time does not decrease within a partition.
+/// Of a row that lies in several windows, the last of them. Windows over the log's own time or over positions never have
+/// a late row: these do not decrease within a partition.
 pub(super) fn late_row(expressions: &[Expr], input: &LogicalPlan, stream: &StreamDef) -> Result<Option<Expr>> {
     let Some(watermark) = watermark(input, stream) else { return Ok(None) };
     let is_time = |expression: &Expr| is_event_time(expression, input, stream);
@@ -118,7 +118,8 @@ pub(super) fn late_row(expressions: &[Expr], input: &LogicalPlan, stream: &Strea
     if let Some(bucket) = expressions.iter().find_map(|expression| bucket_of(expression, &is_time)) {
         return Ok(Some(known(at(&bucket, &is_time, &watermark)?.gt(bucket))));
     }
-    let is_log_time = |expression: &Expr| is_stream_column(expression, input, stream, &[APPEND_TIME, PROCESSING_TIME]);
+    let is_log_time =
+        |expression: &Expr| is_stream_column(expression, input, stream, &[APPEND_TIME, PROCESSING_TIME, OFFSET]);
     let is_of_log_time = |expression: &Expr| {
         end_of_windows(expression, &is_log_time).is_some() || bucket_of(expression, &is_log_time).is_some()
     };

@@ -4,8 +4,10 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
-use schemas::{Code, Problem};
+use schemas::column::PARTITION;
+use schemas::{Code, Problem, StreamDef};
 
+use super::hidden::is_stream_column;
 use crate::windows::{Part, WindowFunction, WindowSpec, Windows, window_call};
 
 /// Name of the second key of a session: its last event.
@@ -158,6 +160,7 @@ fn function_name(spec: &WindowSpec) -> &'static str {
         WindowSpec::Hop { .. } => "HOP",
         WindowSpec::Cumulate { .. } => "CUMULATE",
         WindowSpec::Session { .. } => "SESSION",
+        WindowSpec::Positions { .. } => "COUNT_WINDOW",
         WindowSpec::Tumble { .. } | WindowSpec::Calendar(_) => "TUMBLE",
     }
 }
@@ -180,6 +183,31 @@ fn in_sets(spec: &WindowSpec) -> DataFusionError {
         ),
         "create one view for each set of columns, or use TUMBLE",
     )
+}
+
+/// Windows of so many records are of one partition each: records of several have no order between them.
+pub(super) fn check_counted(aggregate: &Aggregate, stream: &StreamDef) -> Result<()> {
+    let mut is_counted = false;
+    aggregate.input.apply(|node| {
+        for expression in node.expressions() {
+            if let Expr::ScalarFunction(ScalarFunction { func, .. }) = expression.unalias()
+                && let Some(function) = func.inner().downcast_ref::<WindowFunction>()
+            {
+                is_counted |= function.spec.is_counted();
+            }
+        }
+        Ok(if is_counted { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    let by_partition = |key: &Expr| is_stream_column(key, &aggregate.input, stream, &[PARTITION]);
+    if !is_counted || aggregate.group_expr.iter().any(by_partition) {
+        return Ok(());
+    }
+    Err(problem(
+        Code::NotMergeable,
+        "windows of so many records are of one partition each: the log has no order of records over partitions, \
+         so which records are the next hundred of all of them is not the same in both layers",
+        "put _partition into GROUP BY (not into a ROLLUP or a CUBE), or use windows over a time",
+    ))
 }
 
 fn not_told_apart() -> DataFusionError {

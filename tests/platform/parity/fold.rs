@@ -28,9 +28,10 @@ use super::case::{check_and_shrink, seeds};
 use super::compare::compare;
 use super::event::{COLUMNS, D_SCALE, Event, Flavor, Placed, pick, place};
 use super::generate::Generator;
-use super::late::{check_late_counts, late_rows, watermark};
+use super::late::{Reached, check_late_counts, late_rows, reached};
 use super::value::{Kind, Value};
 use super::view::{Answer, DIMENSION, Late, ViewModel, WATERMARK_DELAY_US};
+use super::window::Window;
 
 fn column((name, sql, kind): &(&str, &str, Kind)) -> ColumnDef {
     let sql_type = match kind {
@@ -204,10 +205,10 @@ pub(super) fn answer_with_finality(
     view: &Arc<View>,
     parts: Vec<RecordBatch>,
     session: usize,
-    watermark_us: Option<i64>,
+    reached: Reached,
 ) -> Result<Vec<Vec<Value>>, String> {
     let source = Arc::new(Parts(parts, Arc::clone(view)));
-    let frontier = Frontier { watermark_us, ends: vec![] };
+    let frontier = Frontier { watermark_us: reached.watermark_us, ends: reached.ends };
     let table = merged::table_with_finality(view, "v", source, &frontier).map_err(|e| e.to_string())?;
     read(table, session)
 }
@@ -354,13 +355,14 @@ impl Case {
             return Ok(());
         }
         let below = &records[..rng.random_range(0..=records.len())];
-        let watermark_us = watermark(below, self.partitions);
-        let expected = self.model.answer_with(below, &self.dimension, Some(watermark_us));
+        let reached = reached(below, self.partitions);
+        let expected = self.model.answer_with(below, &self.dimension, Some(&reached));
         let (states, _) = fold_at_once(view, below, self.partitions)?;
-        let found = answer_with_finality(view, vec![states], rng.random_range(0..2), watermark_us);
+        let found = answer_with_finality(view, vec![states], rng.random_range(0..2), reached);
         check_answer(found.clone(), &expected, "window_final")?;
         let (Ok(found), Ok(whole)) = (found, answer(view, vec![whole.clone()], 0)) else { return Ok(()) };
-        if !self.model.leaves_out_late() || self.model.limit.is_some() {
+        let is_counted = self.model.window.as_ref().is_some_and(Window::is_counted);
+        if !(self.model.leaves_out_late() || is_counted) || self.model.limit.is_some() {
             return Ok(());
         }
         let keys = |row: &[Value]| row.iter().map(Value::key).collect::<Vec<_>>();

@@ -10,10 +10,27 @@ use super::aggregate::{Aggregate, Expected};
 use super::event::{COLUMNS, Placed};
 use super::expression::Expression;
 use super::value::{Key, Value};
-use super::view::{Answer, CODE, DIMENSION, ViewModel, WATERMARK_DELAY_US, WINDOW_END, WINDOW_START};
+use super::view::{Answer, CODE, DIMENSION, POSITION, ViewModel, WATERMARK_DELAY_US, WINDOW_END, WINDOW_START};
+use super::window::Window;
 
-/// The watermark that all partitions have passed; none while one has no event.
-pub(super) fn watermark(records: &[Placed], partitions: u32) -> Option<i64> {
+/// How far an answer over some records goes.
+pub(super) struct Reached {
+    /// The watermark that all partitions have passed; none while one has no event.
+    pub(super) watermark_us: Option<i64>,
+    /// How many records each partition has.
+    pub(super) ends: Vec<u64>,
+}
+
+/// How far an answer over these records goes.
+pub(super) fn reached(records: &[Placed], partitions: u32) -> Reached {
+    let of = |partition: u32| records.iter().filter(move |record| record.partition == partition);
+    Reached {
+        watermark_us: watermark(records, partitions),
+        ends: (0..partitions).map(|partition| of(partition).count() as u64).collect(),
+    }
+}
+
+fn watermark(records: &[Placed], partitions: u32) -> Option<i64> {
     let largest = |partition: u32| {
         records.iter().filter(|record| record.partition == partition).map(|record| record.event.time_us()).max()
     };
@@ -82,8 +99,12 @@ impl ViewModel {
     }
 
     /// True if nothing that is in time can come into the group of a row any more.
-    pub(super) fn is_final(&self, set: usize, row: &[Value], watermark_us: Option<i64>) -> bool {
-        let Some(watermark_us) = watermark_us else { return false };
+    pub(super) fn is_final(&self, set: usize, row: &[Value], reached: &Reached) -> bool {
+        if self.window.as_ref().is_some_and(Window::is_counted) {
+            let (Value::Int(end), Value::Int(partition)) = (&row[WINDOW_END], &row[POSITION]) else { return false };
+            return *end <= i128::from(reached.ends[usize::try_from(*partition).unwrap()]);
+        }
+        let Some(watermark_us) = reached.watermark_us else { return false };
         let has = |key: usize| self.sets.as_ref().is_none_or(|sets| sets[set][key]);
         let is_told_apart = |is_time: &dyn Fn(&Expression) -> bool| {
             self.keys.iter().enumerate().any(|(index, key)| has(index) && is_time(key))

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::aggregate::{Aggregate, Expected, OutOfRange};
 use super::event::{AT, COLUMNS, Placed};
 use super::expression::{Expression, Operation};
-use super::late::columns_read;
+use super::late::{Reached, columns_read};
 use super::value::{Key, Kind, Value, order};
 use super::window::Window;
 
@@ -96,6 +96,7 @@ fn source_name(column: usize) -> String {
     match column {
         WINDOW_START => "window_start".into(),
         WINDOW_END => "window_end".into(),
+        POSITION => "s._partition".into(),
         CODE.. => format!("dim.{}", DIMENSION[column - CODE].0),
         _ => format!("s.{}", COLUMNS[column].0),
     }
@@ -200,12 +201,12 @@ impl ViewModel {
         self.answer_with(events, dimension, None)
     }
 
-    /// The answer; if a watermark is given, each row says at its end whether its window is final by it.
+    /// The answer; if it is said how far it goes, each row says at its end whether its window is final by that.
     pub(super) fn answer_with(
         &self,
         events: &[Placed],
         dimension: &[Vec<Value>],
-        finality: Option<Option<i64>>,
+        finality: Option<&Reached>,
     ) -> Answer {
         let (mut counted, mut late, mut counted_late) = (0, 0, 0);
         let mut groups: BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>> = BTreeMap::new();
@@ -253,8 +254,11 @@ impl ViewModel {
         Answer { rows: self.finish(&groups, finality), counted, late, counted_late }
     }
 
-    /// The time that the view's windows are over.
+    /// The time that the view's windows are over, or the position.
     fn time_us(&self, placed: &Placed) -> i64 {
+        if self.window.as_ref().is_some_and(Window::is_counted) {
+            return placed.offset.try_into().unwrap();
+        }
         if self.log_time.is_some() { placed.append_us } else { placed.event.time_us() }
     }
 
@@ -281,8 +285,9 @@ impl ViewModel {
     /// A record is late when its last window had ended by the watermark before it; without a window, when
     /// it lies behind the watermark.
     pub(super) fn is_late(&self, placed: &Placed) -> bool {
-        // the log's own time is never late
-        let Some(largest_us) = placed.largest_before.filter(|_| self.log_time.is_none()) else { return false };
+        // the log's own time is never late, and no position is
+        let is_by_log = self.log_time.is_some() || self.window.as_ref().is_some_and(Window::is_counted);
+        let Some(largest_us) = placed.largest_before.filter(|_| !is_by_log) else { return false };
         let (watermark_us, time_us) = (largest_us - WATERMARK_DELAY_US, placed.event.time_us());
         if let Some(window) = &self.window {
             return window.has_ended(time_us, watermark_us);
@@ -319,7 +324,7 @@ impl ViewModel {
     fn finish(
         &self,
         groups: &BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>>,
-        finality: Option<Option<i64>>,
+        finality: Option<&Reached>,
     ) -> Result<Vec<Vec<Expected>>, OutOfRange> {
         let mut answer = vec![];
         // as in PostgreSQL, a condition on keys alone is looked at before any aggregate
@@ -341,8 +346,8 @@ impl ViewModel {
             if self.having.as_ref().is_none_or(|having| having.value(&values).truth() == Some(true)) {
                 let mut row: Vec<Expected> =
                     self.columns.iter().map(|column| output(column, &slots, &values)).collect();
-                if let Some(watermark_us) = finality {
-                    row.push(Expected::exact(Value::Bool(self.is_final(*set, rows[0], watermark_us))));
+                if let Some(reached) = finality {
+                    row.push(Expected::exact(Value::Bool(self.is_final(*set, rows[0], reached))));
                 }
                 answer.push(row);
             }

@@ -28,7 +28,7 @@ use super::compare::compare;
 use super::event::{C, COLUMNS, Event, Flavor, K, Placed, pick, place};
 use super::fold::{check_bytes, fold_at_once, table};
 use super::generate::Generator;
-use super::late::{late_rows, watermark};
+use super::late::{late_rows, reached};
 use super::value::{Kind, Value};
 use super::view::{Answer, DIMENSION, Late, ViewModel};
 use crate::harness::{Client, Server, config, rows};
@@ -136,8 +136,8 @@ impl World {
                 self.check(client, &name, model, &expected, moment).await;
             }
             if model.has_finality() {
-                let watermark_us = watermark(&records, self.partitions);
-                let expected = model.answer_with(&records, &self.dimension, Some(watermark_us));
+                let reached = reached(&records, self.partitions);
+                let expected = model.answer_with(&records, &self.dimension, Some(&reached));
                 let kinds = [kinds(model), vec![Kind::Bool]].concat();
                 let sql = format!("SELECT *, window_final FROM v{number}");
                 self.check_query(client, &sql, &kinds, model, (&expected, moment)).await;
