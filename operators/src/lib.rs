@@ -24,4 +24,4 @@ pub mod windows;
 pub use folder::Folder;
 pub use merged::StateSource;
 pub use row_finish::RowFinish;
-pub use view::{StaticTable, View, ViewSource};
+pub use view::{Frontier, StaticTable, View, ViewSource, WINDOW_FINAL};

@@ -6,17 +6,22 @@
 //! ```
 
 mod compile;
+mod feed;
+mod finality;
 mod grouping;
 mod hidden;
 mod reads;
 mod refuse;
+mod side;
 #[cfg(test)]
 mod tests;
 mod windowed;
 
 use std::sync::Arc;
 
-pub(crate) use compile::{FEED, feed_table};
+pub(crate) use feed::{FEED, feed_table};
+use finality::Finality;
+pub use finality::{Frontier, WINDOW_FINAL};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -68,12 +73,14 @@ pub struct View {
     input_columns: Vec<usize>,
     /// Schema of the row program's input: the input columns, then partition and offset.
     feed_schema: SchemaRef,
-    /// Below the aggregate, reading [`compile::FEED`].
+    /// Below the aggregate, reading [`FEED`].
     program: LogicalPlan,
     /// True if one record can become several rows (a join).
     fans_out: bool,
     planner: SessionState,
     pub(crate) cells: CellPlan,
+    /// When a cell's window is final, if it has one over the event time.
+    finality: Option<Finality>,
     /// Above the aggregate, reading [`CELLS`].
     finish: LogicalPlan,
     is_global: bool,
@@ -153,8 +160,6 @@ impl View {
         self.beyond_plain_sql
     }
 
-    /// For each output column the key column it is, if the finish only renames it: a filter on it can
-    /// be answered by the index.
     /// For each output column the key column of the answered cells that it is, if the finish only renames it: a
     /// filter on it can be answered by the index ([`View::stored_keys`]).
     pub fn output_keys(&self) -> Vec<Option<usize>> {

@@ -41,6 +41,8 @@ pub const MICRO_BATCH_ROWS: usize = 65_536;
 pub const DECODE_BATCH_ROWS: usize = 8_192;
 /// Windows that one event can lie in (`HOP`, `CUMULATE`): so many times its pane is read for an answer.
 pub const WINDOWS_PER_EVENT_MAX: i64 = 10_000;
+/// Records that a window of so many records can have (`COUNT_WINDOW`).
+pub const RECORDS_PER_WINDOW_MAX: i64 = 1_000_000_000_000;
 /// Panes that one window can be made up of.
 pub const PANES_PER_WINDOW_MAX: i64 = 100_000;
 /// Panes that a look-up of one window reads one by one; windows of more are read as a range.

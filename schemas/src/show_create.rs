@@ -6,7 +6,7 @@ use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_
 
 use crate::column::ColumnDef;
 use crate::statement::interval;
-use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::stream::{OnBadData, StreamDef};
 use crate::transport::{LogKind, Transport};
 use crate::view::{Refresh, TableDef, ViewDef};
 
@@ -38,13 +38,6 @@ fn column(column: &ColumnDef) -> String {
     format!("{} {}{not_null}", quoted(&column.name), column.sql_type.sql())
 }
 
-fn late(policy: LatePolicy) -> &'static str {
-    match policy {
-        LatePolicy::Include => "include",
-        LatePolicy::Drop => "drop",
-    }
-}
-
 /// `CREATE STREAM …` with every option written out.
 pub fn stream_sql(stream: &StreamDef) -> String {
     let mut lines: Vec<String> = stream.declared_columns().map(column).collect();
@@ -71,7 +64,7 @@ pub fn stream_sql(stream: &StreamDef) -> String {
         lines.join(",\n  "),
         stream.partitions,
         interval::show(stream.dedup_horizon_us),
-        late(stream.late),
+        stream.late.as_str(),
         transport(&stream.transport),
     )
 }
@@ -102,7 +95,7 @@ pub fn view_sql(view: &ViewDef) -> String {
         Refresh::Manual => "MANUAL".into(),
         Refresh::Never => "NEVER".into(),
     };
-    let options = view.late.map(|policy| format!("\n  WITH (late = '{}')", late(policy))).unwrap_or_default();
+    let options = view.late.map(|policy| format!("\n  WITH (late = '{}')", policy.as_str())).unwrap_or_default();
     let no_data = if view.with_no_data { "\nWITH NO DATA" } else { "" };
     format!("CREATE MATERIALIZED VIEW {}\n  REFRESH {refresh}{options}\nAS {}{no_data}", quoted(&view.name), view.sql)
 }

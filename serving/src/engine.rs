@@ -2,6 +2,7 @@
 
 mod coverage;
 mod execute;
+mod finality;
 mod history;
 mod memory;
 mod request;

@@ -105,3 +105,14 @@ pub struct StreamSnapshot {
     /// By view id.
     pub views: BTreeMap<Uuid, Arc<ViewSnapshot>>,
 }
+
+impl StreamSnapshot {
+    /// The watermark that all partitions have passed: what comes with a time before it is late, in whatever partition.
+    /// None while there is a partition without an event: it may bring any time, and no clock decides otherwise.
+    pub fn watermark_us(&self, delay_us: i64) -> Option<i64> {
+        let partitions = self.max_event_time_us.len().max(self.to.0.len());
+        let of = |partition: usize| self.max_event_time_us.get(partition).copied().flatten();
+        let all: Option<Vec<i64>> = (0..partitions).map(of).collect();
+        all?.into_iter().min().map(|time_us| time_us.saturating_sub(delay_us))
+    }
+}

@@ -20,6 +20,7 @@ mod expression;
 mod fixed;
 mod fold;
 mod generate;
+mod late;
 mod ordered;
 mod pairs;
 mod value;

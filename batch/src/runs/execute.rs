@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use schemas::documents::manifest::{BatchFile, Manifest};
 use schemas::documents::run::RunKind;
-use schemas::{Certificate, Code, Cut, LatePolicy, LedgerCounts, Problem, Verdict};
+use schemas::{Certificate, Code, Cut, LedgerCounts, Problem, Verdict};
 use storage::snapshot::RangeStates;
 use storage::{layers::Speed, paths};
 use tokio::runtime::Handle;
@@ -166,9 +166,8 @@ impl RunService {
         }
         let deltas = audit::ranges_below(&seen.ranges, &cut);
         // of a late event's list, an incremental run would only have the new part
-        let is_incremental = live.document().kind == RunKind::Incremental
-            && base.is_some()
-            && view.view.late_policy() != LatePolicy::Drop;
+        let is_incremental =
+            live.document().kind == RunKind::Incremental && base.is_some() && !view.view.late_policy().leaves_out();
         let kind = if is_incremental { RunKind::Incremental } else { RunKind::Full };
         Ok(Plan { view, landing, base, sequence: next, cut, deltas, kind, _barrier: Some(barrier) })
     }

@@ -83,6 +83,7 @@ fn bound(expression: &Expr, name: &str) -> Option<i64> {
 fn time(expression: &Expr) -> Option<i64> {
     match expression {
         Expr::Literal(ScalarValue::TimestampMicrosecond(time_us, _), _) => *time_us,
+        Expr::Literal(ScalarValue::Int64(offset), _) => *offset,
         _ => None,
     }
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::catalog::streaming::StreamingTable;
-use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, Result, TableReference, internal_err};
 use datafusion::datasource::{MemTable, provider_as_source};
@@ -25,16 +24,15 @@ use schemas::column::{OFFSET, PARTITION};
 use schemas::limits::MICRO_BATCH_ROWS;
 use schemas::{Code, LatePolicy, Problem, statement};
 
+use super::feed::{bind_to_feed, feed_table, readable_schema};
+use super::finality::{self, Finality};
 use super::grouping::{distinct_as_groups, plain_keys};
 use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
-use super::windowed::{Keys, LAST_EVENT};
-use super::{CELLS, CellPlan, View, ViewSource, refuse};
+use super::windowed::{Keys, LAST_EVENT, check_counted};
+use super::{CELLS, CellPlan, View, ViewSource, refuse, side};
 use crate::aggregates::{Lowered, lower as lower_call, within_cap};
 use crate::windows::{TIME_ZONE_DATA, WindowPlanner, Windows};
 use crate::{error, evidence, session};
-
-/// Name of the table that the row program reads: whatever rows are folded next.
-pub(crate) const FEED: &str = "__feed";
 
 /// Grows when the meaning of states changes in a way that no other part of the hash shows.
 const STATE_VERSION: u32 = 1;
@@ -45,11 +43,22 @@ pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
     let sql = statement::plain_windows(source.sql);
     let logical = block_on(planner.create_logical_plan(&sql)).map_err(to_problem)?;
     check_statement(&logical)?;
+    check_policy(source)?;
     let logical = distinct_as_groups(logical).map_err(to_problem)?;
     refuse::check(&logical, &source.stream.name)?;
     let analyzed =
         planner.analyzer().execute_and_check(logical, planner.config_options(), |_, _| {}).map_err(to_problem)?;
     build(source, planner, &analyzed).map_err(to_problem)
+}
+
+fn check_policy(source: &ViewSource<'_>) -> Result<(), Problem> {
+    if source.stream.time_column.is_some() || !matches!(source.late, LatePolicy::Side | LatePolicy::Only) {
+        return Ok(());
+    }
+    let (policy, stream) = (source.late.as_str(), &source.stream.name);
+    let detail = format!("late = '{policy}': stream {stream} has no watermark: nothing says which events are late");
+    Err(Problem::new(Code::InvalidSql, detail)
+        .with_hint("declare it with WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes'"))
 }
 
 fn check_statement(plan: &LogicalPlan) -> Result<(), Problem> {
@@ -73,7 +82,7 @@ fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
     config.options_mut().optimizer.repartition_joins = false;
     let mut state = session::state(config, Arc::new(RuntimeEnv::default()));
     let schema = MemorySchemaProvider::new();
-    let stream = feed_table(source.stream.record_schema(), vec![])?;
+    let stream = feed_table(readable_schema(source.stream), vec![])?;
     schema.register_table(source.stream.name.clone(), Arc::clone(&stream))?;
     state.register_relation_planner(Arc::new(WindowPlanner::for_view(vec![(source.stream.name.clone(), stream)])))?;
     for table in source.tables {
@@ -88,19 +97,10 @@ fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
     Ok(state)
 }
 
-/// A table over the feed, marked infinite, so that a join keeps the stream on the probe side: a build
-/// side is cached in the plan and would be read again for every later micro-batch.
-pub(crate) fn feed_table(
-    schema: SchemaRef,
-    partitions: Vec<Arc<dyn datafusion::physical_plan::streaming::PartitionStream>>,
-) -> Result<Arc<dyn TableProvider>> {
-    Ok(Arc::new(StreamingTable::try_new(schema, partitions)?.with_infinite_table(true)))
-}
-
 fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan) -> Result<View> {
-    let original = find_aggregate(analyzed)?;
-    let keys = Keys::of(&original)?;
-    let (core, calls) = add_evidence(source, &original, &keys)?;
+    let Parsed { plan: analyzed, aggregate: original, input, keys } = parse(source, analyzed)?;
+    let finality = Finality::of(&original, &keys, source)?;
+    let (core, calls) = add_evidence(&original, input, &keys)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
@@ -116,7 +116,7 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let bound =
         Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
     let cells = lower(&bound, &planner, keys.windows.clone())?;
-    let finish = finish(analyzed, &original, (&cells, &keys), (&calls, &planner))?;
+    let finish = finish(&analyzed, &original, (&cells, &keys), (&calls, &planner))?;
     let semantic_hash = semantic_hash(source, &optimized, &cells, &finish);
     let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
     Ok(View {
@@ -128,10 +128,36 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
         fans_out,
         planner,
         cells,
+        finality: finality.filter(|_| finality::reaches_the_top(&finish)),
         finish,
         is_global: original.group_expr.is_empty(),
         beyond_plain_sql: calls.iter().any(|call| call.beyond_plain_sql),
     })
+}
+
+/// A view, split at its aggregate.
+struct Parsed {
+    plan: LogicalPlan,
+    aggregate: Aggregate,
+    /// What the aggregate reads, with the hidden columns.
+    input: LogicalPlan,
+    keys: Keys,
+}
+
+/// Finds the aggregate; of a view of nothing but late events, makes the one that has a cell for each of them.
+fn parse(source: &ViewSource<'_>, analyzed: &LogicalPlan) -> Result<Parsed> {
+    let aggregate = find_aggregate(analyzed)?;
+    check_counted(&aggregate, source.stream)?;
+    let keys = Keys::of(&aggregate)?;
+    let input = with_lateness(source, &aggregate)?;
+    if source.late != LatePolicy::Only {
+        return Ok(Parsed { plan: analyzed.clone(), aggregate, input, keys });
+    }
+    let plan = side::late_rows(input)?;
+    let aggregate = find_aggregate(&plan)?;
+    let keys = Keys::without_windows(&aggregate);
+    let input = aggregate.input.as_ref().clone();
+    Ok(Parsed { plan, aggregate, input, keys })
 }
 
 /// A join without an equality would need all of the stream at once.
@@ -156,20 +182,22 @@ fn find_aggregate(plan: &LogicalPlan) -> Result<Aggregate> {
     found.map_or_else(|| internal_err!("the aggregate of the view is gone"), Ok)
 }
 
+/// What the aggregate reads, with the hidden columns: each row's place in the log, and whether it is late.
+fn with_lateness(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<LogicalPlan> {
+    let input = thread(&aggregate.input, source.stream)?;
+    if hidden(&input, LATE_ROW).is_some() {
+        return Ok(input);
+    }
+    let late = late_row(&plain_keys(aggregate)?, &input, source.stream)?;
+    let late = late.or_else(|| late_event(&input, source.stream)).unwrap_or_else(|| lit(false));
+    let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+    columns.push(late.alias(LATE_ROW));
+    LogicalPlanBuilder::from(input).project(columns)?.build()
+}
+
 /// The aggregate with canonical keys, over an input with the hidden columns, and the evidence first, then
 /// the user's calls as a view keeps them.
-fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate, keys: &Keys) -> Result<(LogicalPlan, Vec<Lowered>)> {
-    let mut input = thread(&aggregate.input, source.stream)?;
-    if hidden(&input, LATE_ROW).is_none() {
-        let late = match late_row(&plain_keys(aggregate)?, &input, source.stream)? {
-            Some(late) => Some(late),
-            None => late_event(&input, source.stream)?,
-        };
-        let late = late.unwrap_or_else(|| lit(false));
-        let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-        columns.push(late.alias(LATE_ROW));
-        input = LogicalPlanBuilder::from(input).project(columns)?.build()?;
-    }
+fn add_evidence(aggregate: &Aggregate, input: LogicalPlan, keys: &Keys) -> Result<(LogicalPlan, Vec<Lowered>)> {
     let (Some(partition), Some(offset), Some(late)) =
         (hidden(&input, PARTITION), hidden(&input, OFFSET), hidden(&input, LATE_ROW))
     else {
@@ -213,39 +241,6 @@ fn canonical_key(key: &Expr, input: &LogicalPlan) -> Result<Expr> {
         DataType::Float32 | DataType::Float64 | DataType::Float16 => crate::canonical::float(key),
         _ => key,
     })
-}
-
-/// Replaces the scan of the stream by a scan of the feed, which has just the columns that are read.
-fn bind_to_feed(input: &LogicalPlan, source: &ViewSource<'_>) -> Result<(Vec<usize>, SchemaRef, LogicalPlan)> {
-    let record_schema = source.stream.record_schema();
-    let mut columns: Option<Vec<usize>> = None;
-    input.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && scan.table_name.table() == source.stream.name
-        {
-            columns = Some(scan.projection.clone().unwrap_or_else(|| (0..record_schema.fields().len()).collect()));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    let Some(columns) = columns else { return internal_err!("the view reads no stream") };
-    let hidden_columns = [record_schema.index_of(PARTITION)?, record_schema.index_of(OFFSET)?];
-    let input_columns: Vec<usize> = columns.iter().copied().filter(|c| !hidden_columns.contains(c)).collect();
-    let mut order = input_columns.clone();
-    order.extend(hidden_columns);
-    let feed_schema: SchemaRef = Arc::new(record_schema.project(&order)?);
-    let table = provider_as_source(feed_table(Arc::clone(&feed_schema), vec![])?);
-    let program = input.clone().transform_up(|node| match node {
-        LogicalPlan::TableScan(scan) if scan.table_name.table() == source.stream.name => {
-            let scanned = LogicalPlanBuilder::scan(FEED, Arc::clone(&table), None)?;
-            let exprs = scan.projected_schema.iter().map(|(qualifier, field)| {
-                let column = Expr::Column(Column::new(Some(TableReference::bare(FEED)), field.name()));
-                column.alias_qualified(qualifier.cloned(), field.name())
-            });
-            Ok(Transformed::yes(scanned.project(exprs.collect::<Vec<_>>())?.build()?))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok((input_columns, feed_schema, program.data.recompute_schema()?))
 }
 
 /// Lowers the aggregate alone; without physical rules it is always Final over Partial over the input.
@@ -370,7 +365,7 @@ fn semantic_hash(source: &ViewSource<'_>, core: &LogicalPlan, cells: &CellPlan, 
     for table in source.tables {
         let _ = writeln!(text, "{} {}", table.name, table.identity);
     }
-    let delay_us = if source.late == LatePolicy::Drop { source.stream.watermark_delay_us } else { -1 };
+    let delay_us = if source.late == LatePolicy::Include { -1 } else { source.stream.watermark_delay_us };
     let _ = writeln!(text, "{}\n{delay_us}\n{}", source.stream.id, finish.display_indent_schema());
     if let Some(windows) = &cells.windows {
         let _ = writeln!(text, "{windows:?}");

@@ -12,6 +12,7 @@ use super::*;
 use crate::{Folder, states};
 
 mod calls;
+mod late;
 
 fn stream() -> StreamDef {
     let column = |name: &str, sql_type| ColumnDef { name: name.into(), sql_type, nullable: true };

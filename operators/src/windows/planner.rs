@@ -7,7 +7,7 @@ use datafusion::common::{Column, DFSchema, Result, TableReference, plan_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast, lit};
-use schemas::column::timestamp_type;
+use schemas::column::{OFFSET, timestamp_type};
 use sqlparser::ast::{self, TableFactor};
 
 use super::arguments::{self, Call};
@@ -92,12 +92,19 @@ impl RelationPlanner for WindowPlanner {
         let mut expression = |expression: &ast::Expr| context.sql_to_expr(expression.clone(), &schema);
         let rest = call.rest.iter().map(&mut expression).collect::<Result<Vec<_>>>()?;
         let spec = arguments::spec(call.function, &rest)?;
+        if spec.is_counted() && (self.mode == Mode::Rows || !schema.has_column_with_unqualified_name(OFFSET)) {
+            return plan_err!(
+                "{} counts the records of a stream's log: it stands in a view, over the stream itself; \
+                 filter behind it, with WHERE or FILTER",
+                call.function.name()
+            );
+        }
         let mut time = expression(&call.time)?;
         let keys = call.keys.iter().map(&mut expression).collect::<Result<Vec<_>>>()?;
         if keys.iter().any(|key| !matches!(key, Expr::Column(_))) {
             return plan_err!("SESSION: what a session has one value of must be a column");
         }
-        if spec.is_shared() && time.get_type(&schema)? != timestamp_type() {
+        if spec.is_shared() && !spec.is_counted() && time.get_type(&schema)? != timestamp_type() {
             time = cast(time, timestamp_type());
         }
         let qualifier = match &call.alias {

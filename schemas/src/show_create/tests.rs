@@ -54,7 +54,7 @@ fn columns() -> impl Strategy<Value = Vec<ColumnDef>> {
 }
 
 fn late() -> impl Strategy<Value = LatePolicy> {
-    proptest::sample::select(vec![LatePolicy::Include, LatePolicy::Drop])
+    proptest::sample::select(vec![LatePolicy::Include, LatePolicy::Drop, LatePolicy::Side])
 }
 
 fn transports() -> Vec<Transport> {

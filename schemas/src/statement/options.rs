@@ -103,15 +103,9 @@ impl SqlOption {
         }
     }
 
-    /// `late`
-    pub(super) fn late(&self, cursor: &Cursor<'_, '_>) -> Result<LatePolicy, Problem> {
-        match self.value.as_str() {
-            "include" => Ok(LatePolicy::Include),
-            "drop" => Ok(LatePolicy::Drop),
-            other => {
-                Err(with_guess(self.invalid(cursor, "'include' or 'drop'"), did_you_mean(other, ["include", "drop"])))
-            }
-        }
+    /// `late`: one of these policies.
+    pub(super) fn late(&self, cursor: &Cursor<'_, '_>, policies: &[LatePolicy]) -> Result<LatePolicy, Problem> {
+        self.one_of(cursor, policies, LatePolicy::as_str)
     }
 
     /// `on_bad_data`

@@ -169,17 +169,25 @@ pub(super) struct Placed {
     pub(super) offset: u64,
     /// The largest event time before it in its partition.
     pub(super) largest_before: Option<i64>,
+    /// When the log took it.
+    pub(super) append_us: i64,
     pub(super) event: Event,
+}
+
+/// In steps: some events come at the same time, then there is a pause.
+fn append_time(number: i64) -> i64 {
+    BEGINNING + number / 3 * 7 * SECOND + number / 40 * HOUR
 }
 
 /// Events in the order of their arrival, put one after the other into the partitions that `choose` names.
 pub(super) fn place(events: &[Event], partitions: u32, mut choose: impl FnMut(&Event) -> u32) -> Vec<Placed> {
     let mut ends: Vec<(u64, Option<i64>)> = vec![(0, None); partitions as usize];
     let mut placed = vec![];
-    for event in events {
+    for (number, event) in (0..).zip(events) {
         let partition = choose(event);
         let (offset, largest_before) = &mut ends[partition as usize];
-        placed.push(Placed { partition, offset: *offset, largest_before: *largest_before, event: event.clone() });
+        let (append_us, largest) = (append_time(number), *largest_before);
+        placed.push(Placed { partition, offset: *offset, largest_before: largest, append_us, event: event.clone() });
         *offset += 1;
         *largest_before = Some(largest_before.map_or(event.time_us(), |largest| largest.max(event.time_us())));
     }

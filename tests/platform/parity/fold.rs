@@ -1,19 +1,20 @@
 //! Parity of the core alone: no disk, no HTTP, many views. Whatever way the records are split, folded
 //! and merged, the states are the same bytes, and the answer is the reference interpreter's.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
-use datafusion::catalog::Session;
 use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use operators::cells::CellTable;
-use operators::{Folder, RowFinish, StateSource, StaticTable, View, ViewSource, merged, session, states};
+use operators::{Folder, Frontier, RowFinish, StateSource, StaticTable, View, ViewSource, merged, session, states};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -27,8 +28,10 @@ use super::case::{check_and_shrink, seeds};
 use super::compare::compare;
 use super::event::{COLUMNS, D_SCALE, Event, Flavor, Placed, pick, place};
 use super::generate::Generator;
+use super::late::{Reached, check_late_counts, late_rows, reached};
 use super::value::{Kind, Value};
-use super::view::{Answer, DIMENSION, ViewModel, WATERMARK_DELAY_US};
+use super::view::{Answer, DIMENSION, Late, ViewModel, WATERMARK_DELAY_US};
+use super::window::Window;
 
 fn column((name, sql, kind): &(&str, &str, Kind)) -> ColumnDef {
     let sql_type = match kind {
@@ -74,7 +77,15 @@ pub(super) fn table(dimension: &[Vec<Value>]) -> StaticTable {
 }
 
 fn compile(model: &ViewModel, dimension: &[Vec<Value>]) -> Result<Arc<View>, String> {
-    let late = if model.drops_late { LatePolicy::Drop } else { LatePolicy::Include };
+    let late = match model.late {
+        Late::Include => LatePolicy::Include,
+        Late::Drop => LatePolicy::Drop,
+        Late::Side => LatePolicy::Side,
+    };
+    compile_with(model, dimension, late)
+}
+
+fn compile_with(model: &ViewModel, dimension: &[Vec<Value>], late: LatePolicy) -> Result<Arc<View>, String> {
     let (sql, stream, tables) = (model.sql(), stream(), [table(dimension)]);
     let position = SqlPosition { line: 1, column: 1 };
     let source = ViewSource { sql: &sql, position, stream: &stream, tables: &tables, late };
@@ -84,7 +95,7 @@ fn compile(model: &ViewModel, dimension: &[Vec<Value>]) -> Result<Arc<View>, Str
 /// Records of one partition, one after the other, in the log's schema.
 fn log_rows(records: &[&Placed]) -> RecordBatch {
     let schema = stream().log_schema();
-    let append_times: Vec<Value> = records.iter().map(|_| Value::Time(0)).collect();
+    let append_times: Vec<Value> = records.iter().map(|record| Value::Time(record.append_us)).collect();
     let time = |time_us: Option<i64>| time_us.map_or(Value::Null, Value::Time);
     let largest: Vec<Value> = records.iter().map(|record| time(record.largest_before)).collect();
     let columns = schema.fields().iter().enumerate().map(|(index, field)| match index.checked_sub(COLUMNS.len()) {
@@ -185,8 +196,25 @@ static SESSIONS: LazyLock<[SessionState; 2]> = LazyLock::new(|| {
 
 /// The answer of the view over states, as a query reads it.
 fn answer(view: &Arc<View>, parts: Vec<RecordBatch>, session: usize) -> Result<Vec<Vec<Value>>, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let table = merged::table(view, "v", Arc::new(Parts(parts, Arc::clone(view)))).map_err(|e| e.to_string())?;
+    read(table, session)
+}
+
+/// The same with `window_final` behind each row.
+pub(super) fn answer_with_finality(
+    view: &Arc<View>,
+    parts: Vec<RecordBatch>,
+    session: usize,
+    reached: Reached,
+) -> Result<Vec<Vec<Value>>, String> {
+    let source = Arc::new(Parts(parts, Arc::clone(view)));
+    let frontier = Frontier { watermark_us: reached.watermark_us, ends: reached.ends };
+    let table = merged::table_with_finality(view, "v", source, &frontier).map_err(|e| e.to_string())?;
+    read(table, session)
+}
+
+fn read(table: Arc<dyn TableProvider>, session: usize) -> Result<Vec<Vec<Value>>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let context = SessionContext::new_with_state(SESSIONS[session].clone());
     let read = async { context.read_table(table)?.collect().await };
     runtime.block_on(read).map(|answers| rows(&answers)).map_err(|e| format!("error: {e}"))
@@ -238,7 +266,7 @@ struct Case {
 impl Case {
     fn random(seed: u64) -> (Self, Vec<Event>) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut generator = Generator { rng: &mut rng };
+        let mut generator = Generator { rng: &mut rng, knows_log_time: true };
         let (model, dimension) = (generator.view(), generator.dimension());
         let flavor = Flavor::random(&mut rng);
         let count = pick(&mut rng, &[0, 1, 30, 100, 200, 200, 400]);
@@ -270,6 +298,11 @@ impl Case {
         let session = rng.random_range(0..2);
         check_answer(answer(&view, parts.clone(), session), &expected, "speed only")?;
         check_bytes(&merge_in_a_tree(&view, parts, &mut rng)?, &whole, "speed only")?;
+        check_late_counts(&self.model, &expected, &whole)?;
+        if self.model.late == Late::Side {
+            self.check_side(&records, expected.late, &mut rng)?;
+        }
+        self.check_finality(&view, &records, &whole, &mut rng)?;
         self.check_at_a_cut(&view, &records, &whole, &mut rng)
     }
 
@@ -289,6 +322,56 @@ impl Case {
         let (mut parts, _) = fold_in_pieces(view, above, self.partitions, rng)?;
         parts.push(batch);
         check_bytes(&merge_in_a_tree(view, parts, rng)?, whole, "batch and speed")
+    }
+
+    /// The view of the late events: each of them once, with all that the view's aggregate would have read of it.
+    fn check_side(&self, records: &[Placed], late: u64, rng: &mut ChaCha8Rng) -> Result<(), String> {
+        let view = compile_with(&self.model, &self.dimension, LatePolicy::Only)?;
+        let (whole, counts) = fold_at_once(&view, records, self.partitions)?;
+        if (counts.counted, counts.late, counts.balance()) != (late, 0, 0) {
+            return Err(format!("the side counts {counts:?}, expected {late}"));
+        }
+        let (parts, _) = fold_in_pieces(&view, records, self.partitions, rng)?;
+        let schema = view.output_schema();
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let expected = late_rows(&self.model, records, &self.dimension, &names);
+        compare(&answer(&view, parts.clone(), rng.random_range(0..2))?, &expected).map_err(|e| format!("side: {e}"))?;
+        check_bytes(&merge_in_a_tree(&view, parts, rng)?, &whole, "the side")
+    }
+
+    /// At some position, which windows are final; what is final there is the same in the end, if late events are left
+    /// out.
+    fn check_finality(
+        &self,
+        view: &Arc<View>,
+        records: &[Placed],
+        whole: &RecordBatch,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), String> {
+        if view.has_final_windows() != self.model.has_finality() {
+            return Err(format!("has windows that can be final: {}", view.has_final_windows()));
+        }
+        if !view.has_final_windows() {
+            return Ok(());
+        }
+        let below = &records[..rng.random_range(0..=records.len())];
+        let reached = reached(below, self.partitions);
+        let expected = self.model.answer_with(below, &self.dimension, Some(&reached));
+        let (states, _) = fold_at_once(view, below, self.partitions)?;
+        let found = answer_with_finality(view, vec![states], rng.random_range(0..2), reached);
+        check_answer(found.clone(), &expected, "window_final")?;
+        let (Ok(found), Ok(whole)) = (found, answer(view, vec![whole.clone()], 0)) else { return Ok(()) };
+        let is_counted = self.model.window.as_ref().is_some_and(Window::is_counted);
+        if !(self.model.leaves_out_late() || is_counted) || self.model.limit.is_some() {
+            return Ok(());
+        }
+        let keys = |row: &[Value]| row.iter().map(Value::key).collect::<Vec<_>>();
+        let whole: BTreeSet<_> = whole.iter().map(|row| keys(row)).collect();
+        let changed = found.iter().find(|row| match row.split_last() {
+            Some((Value::Bool(true), row)) => !whole.contains(&keys(row)),
+            _ => false,
+        });
+        changed.map_or(Ok(()), |row| Err(format!("a final row changes: {row:?}")))
     }
 
     fn describe(&self) -> String {

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use super::aggregate::{Aggregate, Expected, OutOfRange};
 use super::event::{AT, COLUMNS, Placed};
 use super::expression::{Expression, Operation};
+use super::late::{Reached, columns_read};
 use super::value::{Key, Kind, Value, order};
 use super::window::Window;
 
@@ -61,11 +62,23 @@ pub(super) struct ViewModel {
     pub(super) having: Option<Expression>,
     pub(super) sorts: Vec<Sort>,
     pub(super) limit: Option<usize>,
-    pub(super) drops_late: bool,
+    pub(super) late: Late,
+    /// The windows are over the time of the log, by one of its names.
+    pub(super) log_time: Option<&'static str>,
+    /// The stream is read through a subquery that does not hand on the event time.
+    pub(super) hides_time: bool,
     /// `GROUPING SETS`: which keys each set has. Their `grouping()` follows the aggregates.
     pub(super) sets: Option<Vec<Vec<bool>>>,
     /// `SELECT DISTINCT` of the keys.
     pub(super) is_distinct: bool,
+}
+
+/// What becomes of late events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    Include,
+    Drop,
+    Side,
 }
 
 /// What a view says, and which records it is made of.
@@ -75,12 +88,15 @@ pub(super) struct Answer {
     /// Records counted and records left out as late.
     pub(super) counted: u64,
     pub(super) late: u64,
+    /// Of those counted, the late ones.
+    pub(super) counted_late: u64,
 }
 
 fn source_name(column: usize) -> String {
     match column {
         WINDOW_START => "window_start".into(),
         WINDOW_END => "window_end".into(),
+        POSITION => "s._partition".into(),
         CODE.. => format!("dim.{}", DIMENSION[column - CODE].0),
         _ => format!("s.{}", COLUMNS[column].0),
     }
@@ -141,7 +157,15 @@ impl ViewModel {
             }
             _ => "s".into(),
         };
-        let stream = self.window.as_ref().map_or_else(|| "s".into(), |window| window.sql(&over, self.is_flinks));
+        let time = self.log_time.unwrap_or("at");
+        let stream = match &self.window {
+            Some(window) => window.sql(&over, time, self.is_flinks),
+            None if self.hides_time => {
+                let columns: Vec<&str> = COLUMNS.iter().map(|(name, ..)| *name).filter(|name| *name != "at").collect();
+                format!("(SELECT {} FROM s) AS s", columns.join(", "))
+            }
+            None => "s".into(),
+        };
         let Some(join) = &self.join else { return stream };
         let (word, on) = (if join.is_left { "LEFT JOIN" } else { "JOIN" }, join.on);
         format!("{stream} {word} dim ON {} = {}", source_name(on.0), source_name(on.1))
@@ -154,12 +178,37 @@ impl ViewModel {
 
     /// `late = '…'`
     pub(super) fn late_sql(&self) -> &'static str {
-        if self.drops_late { "drop" } else { "include" }
+        match self.late {
+            Late::Include => "include",
+            Late::Drop => "drop",
+            Late::Side => "side",
+        }
+    }
+
+    /// True if the fold leaves late events out.
+    pub(super) fn leaves_out_late(&self) -> bool {
+        self.late != Late::Include
+    }
+
+    /// True if anything in the view reads the event time.
+    pub(super) fn reads_time(&self) -> bool {
+        let below = self.keys.iter().chain(&self.condition).flat_map(Expression::columns);
+        below.chain(self.aggregates.iter().flat_map(columns_read)).any(|column| column == AT)
     }
 
     /// The answer over the events.
     pub(super) fn answer(&self, events: &[Placed], dimension: &[Vec<Value>]) -> Answer {
-        let (mut counted, mut late) = (0, 0);
+        self.answer_with(events, dimension, None)
+    }
+
+    /// The answer; if it is said how far it goes, each row says at its end whether its window is final by that.
+    pub(super) fn answer_with(
+        &self,
+        events: &[Placed],
+        dimension: &[Vec<Value>],
+        finality: Option<&Reached>,
+    ) -> Answer {
+        let (mut counted, mut late, mut counted_late) = (0, 0, 0);
         let mut groups: BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>> = BTreeMap::new();
         if self.keys.is_empty() {
             groups.insert((0, vec![]), vec![]);
@@ -173,9 +222,12 @@ impl ViewModel {
             if rows.is_empty() {
                 continue;
             }
-            if self.drops_late && self.is_late(placed) {
-                late += 1;
-                continue;
+            if self.is_late(placed) {
+                if self.leaves_out_late() {
+                    late += 1;
+                    continue;
+                }
+                counted_late += 1;
             }
             counted += 1;
             for row in &mut rows {
@@ -184,7 +236,7 @@ impl ViewModel {
             kept.push((placed, rows));
         }
         let times: Vec<(&[Value], i64)> =
-            kept.iter().map(|(placed, _)| (placed.event.0.as_slice(), placed.event.time_us())).collect();
+            kept.iter().map(|(placed, _)| (placed.event.0.as_slice(), self.time_us(placed))).collect();
         let windows = self.window.as_ref().map(|window| window.of_all(&times));
         for (index, (_, rows)) in kept.iter().enumerate() {
             let none = vec![(Value::Null, Value::Null)];
@@ -199,7 +251,15 @@ impl ViewModel {
                 }
             }
         }
-        Answer { rows: self.finish(&groups), counted, late }
+        Answer { rows: self.finish(&groups, finality), counted, late, counted_late }
+    }
+
+    /// The time that the view's windows are over, or the position.
+    fn time_us(&self, placed: &Placed) -> i64 {
+        if self.window.as_ref().is_some_and(Window::is_counted) {
+            return placed.offset.try_into().unwrap();
+        }
+        if self.log_time.is_some() { placed.append_us } else { placed.event.time_us() }
     }
 
     /// The keys of a row, nulls for those that the set has not.
@@ -210,7 +270,7 @@ impl ViewModel {
     }
 
     /// The rows that the source makes of an event: several or none with a join.
-    fn source_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
+    pub(super) fn source_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
         let mut row = event.to_vec();
         row.resize(WIDTH, Value::Null);
         let Some(join) = &self.join else { return vec![row] };
@@ -224,35 +284,48 @@ impl ViewModel {
 
     /// A record is late when its last window had ended by the watermark before it; without a window, when
     /// it lies behind the watermark.
-    fn is_late(&self, placed: &Placed) -> bool {
-        let Some(largest_us) = placed.largest_before else { return false };
+    pub(super) fn is_late(&self, placed: &Placed) -> bool {
+        // the log's own time is never late, and no position is
+        let is_by_log = self.log_time.is_some() || self.window.as_ref().is_some_and(Window::is_counted);
+        let Some(largest_us) = placed.largest_before.filter(|_| !is_by_log) else { return false };
         let (watermark_us, time_us) = (largest_us - WATERMARK_DELAY_US, placed.event.time_us());
         if let Some(window) = &self.window {
             return window.has_ended(time_us, watermark_us);
         }
-        let bucket = |time_us: i64| {
-            let mut row = vec![Value::Null; WIDTH];
-            row[AT] = Value::Time(time_us);
-            match self.time_bucket()?.value(&row) {
-                Value::Time(start_us) => Some(start_us),
-                other => panic!("a bucket is a time, not {other:?}"),
-            }
-        };
-        match (bucket(watermark_us), bucket(time_us)) {
+        match (self.bucket_of(watermark_us), self.bucket_of(time_us)) {
             (Some(of_watermark), Some(own)) => of_watermark > own,
             _ => time_us < watermark_us,
         }
     }
 
+    /// The bucket of an event time; none without one among the keys.
+    pub(super) fn bucket_of(&self, time_us: i64) -> Option<i64> {
+        let mut row = vec![Value::Null; WIDTH];
+        row[AT] = Value::Time(time_us);
+        self.bucket(&row)
+    }
+
+    /// The bucket of a row's event time.
+    pub(super) fn bucket(&self, row: &[Value]) -> Option<i64> {
+        match self.time_bucket()?.value(row) {
+            Value::Time(start_us) => Some(start_us),
+            other => panic!("a bucket is a time, not {other:?}"),
+        }
+    }
+
     /// The key that is a bucket of the event time.
-    fn time_bucket(&self) -> Option<&Expression> {
+    pub(super) fn time_bucket(&self) -> Option<&Expression> {
         self.keys.iter().find(|key| {
             matches!(key, Expression::Call(Operation::Truncate(..) | Operation::Bin(..), arguments)
                 if matches!(arguments[0], Expression::Column(AT, _)))
         })
     }
 
-    fn finish(&self, groups: &BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>>) -> Result<Vec<Vec<Expected>>, OutOfRange> {
+    fn finish(
+        &self,
+        groups: &BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>>,
+        finality: Option<&Reached>,
+    ) -> Result<Vec<Vec<Expected>>, OutOfRange> {
         let mut answer = vec![];
         // as in PostgreSQL, a condition on keys alone is looked at before any aggregate
         let early = self.having.as_ref().filter(|having| having.columns().iter().all(|slot| *slot < self.keys.len()));
@@ -271,7 +344,12 @@ impl ViewModel {
             }
             let values: Vec<Value> = slots.iter().map(|slot| slot.value.clone()).collect();
             if self.having.as_ref().is_none_or(|having| having.value(&values).truth() == Some(true)) {
-                answer.push(self.columns.iter().map(|column| output(column, &slots, &values)).collect());
+                let mut row: Vec<Expected> =
+                    self.columns.iter().map(|column| output(column, &slots, &values)).collect();
+                if let Some(reached) = finality {
+                    row.push(Expected::exact(Value::Bool(self.is_final(*set, rows[0], reached))));
+                }
+                answer.push(row);
             }
         }
         answer.sort_by(|a: &Vec<Expected>, b| {

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::super::static_tables;
 use super::compile::lacks_its_stream;
-use super::create::{Checked, check_stream, check_table, check_view, view_def};
-use super::drop::{check_drop, word};
+use super::create::{Checked, NewView, check_stream, check_table, check_view, view_def};
+use super::drop::{check_drop, side_of, word};
 use super::show::{known_view, show, show_create, unknown};
 use super::{StatementService, message};
 
@@ -67,10 +67,14 @@ impl<'a> Rehearsed<'a> {
         };
         match check_view(create, text, &self.catalog, &rows_of) {
             Ok(Checked::Done(answer)) => Ok(answer),
-            Ok(Checked::New(compiled)) => {
-                let def = view_def(create, &compiled, Uuid::now_v7(), Cut::default(), self.now_us());
-                self.catalog.views.push(def);
-                Ok(message(format!("would create view {}", create.name)))
+            Ok(Checked::New(views)) => {
+                let mut texts = vec![];
+                for NewView { create, compiled } in &views {
+                    let def = view_def(create, compiled, Uuid::now_v7(), Cut::default(), self.now_us());
+                    texts.push(format!("would create view {}", def.name));
+                    self.catalog.views.push(def);
+                }
+                Ok(message(texts.join("; ")))
             }
             // another script of the same folder may be the one that creates it
             Err(problem) if lacks_its_stream(&problem) => {
@@ -87,7 +91,10 @@ impl<'a> Rehearsed<'a> {
         match kind {
             ObjectKind::Stream => self.catalog.streams.retain(|stream| stream.name != name),
             ObjectKind::Table => self.catalog.tables.retain(|table| table.name != name),
-            ObjectKind::View => self.catalog.views.retain(|view| view.name != name),
+            ObjectKind::View => {
+                let side = side_of(&self.catalog, name).map(|side| side.id);
+                self.catalog.views.retain(|view| view.name != name && Some(view.id) != side);
+            }
         }
         Ok(message(format!("would drop {} {name}", word(kind))))
     }
