@@ -6,17 +6,20 @@
 //! ```
 
 mod compile;
+mod finality;
 mod grouping;
 mod hidden;
 mod reads;
 mod refuse;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod windowed;
 
 use std::sync::Arc;
 
 pub(crate) use compile::{FEED, feed_table};
+pub use touched::{StoredCell, StoredCells, Touched};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;

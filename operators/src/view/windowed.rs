@@ -190,7 +190,7 @@ fn not_told_apart() -> DataFusionError {
 }
 
 /// The expression that a column is, below all projections that only hand it on, and the plan that it reads.
-fn behind<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<(Expr, &'a LogicalPlan)> {
+pub(super) fn behind<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<(Expr, &'a LogicalPlan)> {
     match plan {
         LogicalPlan::TableScan(_) => Some((Expr::Column(column.clone()), plan)),
         LogicalPlan::Projection(projection) => {
