@@ -4,6 +4,7 @@
 
 mod aggregates;
 mod architecture;
+mod changes;
 mod commits;
 mod crash;
 mod damage;
@@ -24,4 +25,5 @@ mod roles;
 mod s3;
 mod s3_proxy;
 mod sim;
+mod sinks;
 mod windows;
