@@ -30,8 +30,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use batch::{RunParts, RunService, Schedule};
 use ingest::service::{IngestParts, IngestService};
+use schemas::{Code, Problem};
 use serving::engine::QueryEngine;
 use serving::http::HttpState;
+use serving::sinks::{SinkParts, SinkService};
 use speed::SpeedService;
 use storage::catalog::CatalogStore;
 use storage::clock::Clock;
@@ -336,9 +338,26 @@ async fn served(tasks: &Tasks, mut server: JoinHandle<std::io::Result<()>>) -> a
 async fn run(wired: Wired, server: JoinHandle<std::io::Result<()>>, stop: CancellationToken) -> anyhow::Result<()> {
     wired.tasks.spawn("runs", Arc::clone(&wired.runs).work(wired.background.clone()));
     wired.tasks.spawn("schedule", schedule(&wired).run(wired.background.clone()));
+    wired.tasks.spawn("sinks", sinks(&wired).run(wired.background.clone().cancelled_owned()));
+    let (engine, stopped) = (Arc::clone(&wired.engine), stop.clone());
+    wired.tasks.spawn("changes", async move {
+        stopped.cancelled().await;
+        // their requests would keep the server from ending
+        engine.end_changes();
+        Ok(())
+    });
     let result = served(&wired.tasks, server).await;
     stop.cancel();
     result.and(wired.wind_down().await)
+}
+
+fn sinks(wired: &Wired) -> SinkService {
+    let kafka = wired.registry.parts.kafka.clone();
+    let cluster = move |brokers: Option<&str>| {
+        kafka.cluster(brokers).map_err(|error| Problem::new(Code::InvalidSql, format!("{error:#}")))
+    };
+    let (engine, exports) = (Arc::clone(&wired.engine), wired.registry.parts.folder.exports());
+    SinkService::new(SinkParts { engine, exports, clusters: Arc::new(cluster) })
 }
 
 fn schedule(wired: &Wired) -> Schedule {

@@ -15,6 +15,7 @@ mod refuse;
 mod side;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod windowed;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub(crate) use feed::{FEED, feed_table};
 use finality::Finality;
 pub use finality::{Frontier, WINDOW_FINAL};
+pub use touched::{StoredCell, StoredCells, Touched};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;

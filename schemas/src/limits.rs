@@ -64,6 +64,19 @@ pub const CELL_VALUES_MAX: usize = 65_536;
 /// Bytes of those values.
 pub const CELL_VALUE_BYTES_MAX: usize = 1_048_576;
 
+/// Readers of changes at a time, sinks included.
+pub const CHANGE_READERS_MAX: usize = 256;
+/// Whole views that are read for them at a time: each may use the memory of a query.
+pub const CHANGE_SNAPSHOTS_MAX: usize = 4;
+/// Cells that one step of a reader looks at; one that is further behind compares whole views, or gets the view anew.
+pub const CHANGE_STEP_CELLS_MAX: usize = 262_144;
+/// Rows of a view that is compared as a whole; a larger one is handed over anew.
+pub const CHANGE_COMPARED_ROWS_MAX: usize = 1_000_000;
+/// Rows that differ in such a comparison.
+pub const CHANGE_DIFFERING_ROWS_MAX: usize = 100_000;
+/// Rows that are not final yet, of a reader in mode `append`.
+pub const CHANGE_OPEN_ROWS_MAX: usize = 1_000_000;
+
 /// Bounds that configuration may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -4,6 +4,7 @@
 mod columns;
 mod commands;
 mod copy;
+mod create_sink;
 mod create_stream;
 mod create_table;
 mod create_view;
@@ -26,6 +27,7 @@ pub use windows::plain_windows;
 
 use crate::column::ColumnDef;
 use crate::problem::{Problem, SqlPosition};
+use crate::sink::{OutputMode, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData};
 use crate::transport::Transport;
 use crate::view::Refresh;
@@ -39,7 +41,9 @@ pub enum Statement {
     CreateView(CreateView),
     /// `CREATE TABLE … FROM FILE '…'`
     CreateTable(CreateTable),
-    /// `DROP STREAM|MATERIALIZED VIEW|TABLE [IF EXISTS] name`
+    /// `CREATE SINK … FROM view WITH (…)`
+    CreateSink(CreateSink),
+    /// `DROP STREAM|MATERIALIZED VIEW|TABLE|SINK [IF EXISTS] name`
     Drop {
         /// What is dropped.
         kind: ObjectKind,
@@ -48,9 +52,9 @@ pub enum Statement {
         /// No error if there is none.
         if_exists: bool,
     },
-    /// `SHOW STREAMS | TABLES | MATERIALIZED VIEWS`
+    /// `SHOW STREAMS | TABLES | MATERIALIZED VIEWS | SINKS`
     Show(ObjectKind),
-    /// `SHOW CREATE STREAM|TABLE|MATERIALIZED VIEW name`
+    /// `SHOW CREATE STREAM|TABLE|MATERIALIZED VIEW|SINK name`
     ShowCreate {
         /// What is shown.
         kind: ObjectKind,
@@ -94,6 +98,8 @@ pub enum ObjectKind {
     Table,
     /// A materialized view.
     View,
+    /// A sink.
+    Sink,
 }
 
 /// `CREATE STREAM`, checked: names are distinct, key and time columns exist, limits hold.
@@ -157,6 +163,25 @@ pub struct CreateTable {
     pub columns: Vec<ColumnDef>,
     /// The CSV file.
     pub file: String,
+}
+
+/// `CREATE SINK`, its options checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateSink {
+    /// Name.
+    pub name: String,
+    /// No error if it exists.
+    pub if_not_exists: bool,
+    /// The view.
+    pub view: String,
+    /// Where the view's name stands in the script.
+    pub view_position: SqlPosition,
+    /// `mode`, default update.
+    pub mode: OutputMode,
+    /// `type` and what belongs to it.
+    pub target: SinkTarget,
+    /// `every`: how often the view is looked at, microseconds.
+    pub every_us: i64,
 }
 
 /// `COPY … FROM`: events of a file, or of the files of a folder, on the server's machine.

@@ -32,6 +32,7 @@ pub mod numbered;
 pub mod owner;
 pub mod paths;
 pub mod runs;
+pub mod sinks;
 pub mod snapshot;
 pub mod source;
 pub mod store;

@@ -4,6 +4,7 @@
 
 mod aggregates;
 mod architecture;
+mod changes;
 mod commits;
 mod crash;
 mod damage;
@@ -24,5 +25,6 @@ mod roles;
 mod s3;
 mod s3_proxy;
 mod sim;
+mod sinks;
 mod times;
 mod windows;

@@ -201,6 +201,11 @@ impl View {
         self.finality.is_some()
     }
 
+    /// True if it is the watermark that closes the view's windows, and not the number of records.
+    pub fn is_closed_by_watermark(&self) -> bool {
+        matches!(&self.finality, Some(finality) if !matches!(finality, Finality::Positions { .. }))
+    }
+
     /// [`View::output_schema`], with [`WINDOW_FINAL`] behind it if the view has windows over the event time.
     ///
     /// # Errors

@@ -76,6 +76,11 @@ impl SqlOption {
         &self.name
     }
 
+    /// Its value, as written.
+    pub(super) fn text(&self) -> &str {
+        &self.value
+    }
+
     /// True if that is its value.
     pub(super) fn is(&self, value: &str) -> bool {
         self.value == value

@@ -146,6 +146,9 @@ impl QueryEngine {
             }
             Referenced::Reconciliation(def) => in_memory(vec![system::reconciliation(&self.parts, def).await?]),
             Referenced::DeadLetters(def) => read.listed(system::dead_letters(&self.parts, def).await?),
+            Referenced::System(name) if name == "sinks" => {
+                in_memory(vec![system::sinks(&self.sinks, catalog, snapshots).await?])
+            }
             Referenced::System(name) => {
                 read.listed(system::table(name, &self.parts, catalog, &self.history, snapshots).await?)
             }

@@ -145,7 +145,7 @@ pub(super) fn view_def(create: &CreateView, compiled: &Compiled, id: Uuid, from:
 }
 
 /// Nothing for a free name; an answer for one that may be taken by the same kind of thing.
-fn check_name(
+pub(super) fn check_name(
     catalog: &Catalog,
     kind: ObjectKind,
     name: &str,
@@ -155,6 +155,7 @@ fn check_name(
         ObjectKind::Stream => catalog.stream(name).is_some(),
         ObjectKind::Table => catalog.table(name).is_some(),
         ObjectKind::View => catalog.view(name).is_some(),
+        ObjectKind::Sink => catalog.sink(name).is_some(),
     };
     match (catalog.is_taken(name), if_not_exists && is_same_kind) {
         (false, _) => Ok(None),

@@ -21,6 +21,7 @@ impl StatementService {
             ObjectKind::Stream => self.drop_stream(name).await?,
             ObjectKind::Table => self.drop_table(name).await?,
             ObjectKind::View => self.drop_view(name).await?,
+            ObjectKind::Sink => self.drop_sink(name).await?,
         }
         Ok(message(format!("dropped {} {name}", word(kind))))
     }
@@ -140,6 +141,7 @@ pub(super) fn check_drop(
         ObjectKind::Stream => catalog.stream(name).is_some(),
         ObjectKind::Table => catalog.table(name).is_some(),
         ObjectKind::View => catalog.view(name).is_some(),
+        ObjectKind::Sink => catalog.sink(name).is_some(),
     };
     match (exists, if_exists) {
         (true, _) => check_unused(catalog, kind, name).map(|()| None),
@@ -159,8 +161,15 @@ fn check_unused(catalog: &Catalog, kind: ObjectKind, name: &str) -> Result<(), P
     let uses = |view: &&ViewDef| match kind {
         ObjectKind::Stream => catalog.stream(name).is_some_and(|stream| view.stream == stream.id),
         ObjectKind::Table => catalog.table(name).is_some_and(|table| view.tables.iter().any(|(id, _)| *id == table.id)),
-        ObjectKind::View => false,
+        ObjectKind::View | ObjectKind::Sink => false,
     };
+    if let Some(view) = catalog.view(name).filter(|_| kind == ObjectKind::View) {
+        let sinks: Vec<&str> = catalog.sinks_of(view.id).map(|sink| sink.name.as_str()).collect();
+        if !sinks.is_empty() {
+            let detail = format!("view {name} has sinks: {}", sinks.join(", "));
+            return Err(Problem::new(Code::InUse, detail).with_hint("DROP SINK these first"));
+        }
+    }
     let users: Vec<&str> = catalog.views.iter().filter(uses).map(|view| view.name.as_str()).collect();
     if users.is_empty() {
         return Ok(());
@@ -175,5 +184,6 @@ pub(super) fn word(kind: ObjectKind) -> &'static str {
         ObjectKind::Stream => "stream",
         ObjectKind::Table => "table",
         ObjectKind::View => "view",
+        ObjectKind::Sink => "sink",
     }
 }

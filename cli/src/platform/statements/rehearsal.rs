@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use operators::StaticTable;
-use schemas::statement::{CreateStream, CreateTable, CreateView, ObjectKind, Placed, Statement};
+use schemas::statement::{CreateSink, CreateStream, CreateTable, CreateView, ObjectKind, Placed, Statement};
 use schemas::{Catalog, Code, Cut, Problem, TableDef};
 use serving::parts::{Rehearsal, StatementAnswer};
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use super::compile::lacks_its_stream;
 use super::create::{Checked, NewView, check_stream, check_table, check_view, view_def};
 use super::drop::{check_drop, side_of, word};
 use super::show::{known_view, show, show_create, unknown};
+use super::sinks::check_sink;
 use super::{StatementService, message};
 
 /// The catalogue as the script would have made it so far, and the rows of the tables that it made.
@@ -84,6 +85,18 @@ impl<'a> Rehearsed<'a> {
         }
     }
 
+    fn create_sink(&mut self, create: &CreateSink, text: &str) -> Result<StatementAnswer, Problem> {
+        let registry = &self.service.registry;
+        let compiled = |id| serving::parts::Views::view(registry.as_ref(), id);
+        match check_sink(create, text, &self.catalog, compiled, self.now_us())? {
+            Checked::Done(answer) => Ok(answer),
+            Checked::New(sink) => {
+                self.catalog.sinks.push(sink);
+                Ok(message(format!("would create sink {}", create.name)))
+            }
+        }
+    }
+
     fn drop(&mut self, kind: ObjectKind, name: &str, if_exists: bool) -> Result<StatementAnswer, Problem> {
         if let Some(answer) = check_drop(&self.catalog, kind, name, if_exists)? {
             return Ok(answer);
@@ -95,6 +108,7 @@ impl<'a> Rehearsed<'a> {
                 let side = side_of(&self.catalog, name).map(|side| side.id);
                 self.catalog.views.retain(|view| view.name != name && Some(view.id) != side);
             }
+            ObjectKind::Sink => self.catalog.sinks.retain(|sink| sink.name != name),
         }
         Ok(message(format!("would drop {} {name}", word(kind))))
     }
@@ -106,6 +120,7 @@ impl Rehearsal for Rehearsed<'_> {
             Statement::CreateStream(create) => self.create_stream(create),
             Statement::CreateTable(create) => self.create_table(create, files),
             Statement::CreateView(create) => self.create_view(create, &placed.text),
+            Statement::CreateSink(create) => self.create_sink(create, &placed.text),
             Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists),
             Statement::Refresh { name, .. } | Statement::Rollback { name, .. } => {
                 known_view(&self.catalog, name)?;
