@@ -24,4 +24,5 @@ mod roles;
 mod s3;
 mod s3_proxy;
 mod sim;
+mod spellings;
 mod windows;
