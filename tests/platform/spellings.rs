@@ -116,7 +116,9 @@ async fn wait_ready(client: &Client, view: &str) -> Result<(), String> {
     loop {
         match client.try_sql(json!({ "sql": format!("SELECT count(*) FROM {view}") })).await {
             Ok(_) => return Ok(()),
-            Err((503, problem)) if begun.elapsed() < PATIENCE && !problem.to_string().contains("did not publish") => {
+            Err((503, problem))
+                if begun.elapsed() < PATIENCE && !problem.to_string().contains("did not publish it:") =>
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err((_, problem)) => return Err(format!("has no history: {}", problem["detail"])),

@@ -125,11 +125,7 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Refusal> {
             "send one event for each element, or write approx_top_k or array_agg over the list",
         )
         .at(["UNNEST"])),
-        LogicalPlan::Subquery(_) => Err(not_mergeable(
-            "LATERAL: a query for each row of the stream depends on all of its tables at once",
-            "join a static table on the equality of columns",
-        )
-        .at(["LATERAL", "APPLY", "( SELECT"])),
+        LogicalPlan::Subquery(_) => Err(lateral()),
         LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().try_for_each(check_aggregate),
         _ => Ok(()),
     }
@@ -142,6 +138,14 @@ fn reads_aggregate(plan: &LogicalPlan) -> bool {
 pub(super) fn reads_stream(plan: &LogicalPlan, stream: &str) -> bool {
     plan.exists(|node| Ok(matches!(node, LogicalPlan::TableScan(scan) if scan.table_name.table() == stream)))
         .unwrap_or(false)
+}
+
+fn lateral() -> Refusal {
+    not_mergeable(
+        "LATERAL: a query for each row of the stream depends on all of its tables at once",
+        "join a static table on the equality of columns",
+    )
+    .at(["LATERAL", "APPLY", "( SELECT"])
 }
 
 /// `EXCEPT` and `INTERSECT` are joins of this kind, too.
@@ -163,6 +167,9 @@ fn check_set_operation(join_type: JoinType) -> Result<(), Refusal> {
 fn check_join(node: &LogicalPlan, join_type: JoinType, no_condition: bool, stream: &str) -> Result<(), Refusal> {
     let sides: Vec<bool> = node.inputs().into_iter().map(|input| reads_stream(input, stream)).collect();
     check_set_operation(join_type)?;
+    if node.exists(|node| Ok(matches!(node, LogicalPlan::Subquery(_)))).unwrap_or(false) {
+        return Err(lateral());
+    }
     if reads_aggregate(node) {
         return Err(unsupported(
             "a join after the aggregate of a view is not supported yet",
