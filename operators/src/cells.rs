@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, new_null_array};
-use arrow::datatypes::Schema;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::PhysicalExpr;
@@ -61,32 +60,6 @@ impl CellTable {
             indices: Vec::new(),
             plan: plan.clone(),
         })
-    }
-
-    /// The states of the cells that are there when nothing was counted: those of the grouping set `()`. They are
-    /// neutral, so that ⊕ with others makes no difference to those. None for a view without that set.
-    pub(crate) fn of_nothing(plan: &CellPlan) -> Result<Option<RecordBatch>> {
-        let sets = plan.group_by.groups();
-        if plan.group_by.is_single() || !sets.iter().any(|is_left_out| is_left_out.iter().all(|out| *out)) {
-            return Ok(None);
-        }
-        let nullable = plan.row_schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-        let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
-        let row = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
-        let keys = evaluate_group_by(&plan.group_by, &RecordBatch::try_new(schema, row)?)?;
-        let mut table = Self::with_plan(plan)?;
-        for (keys, is_left_out) in keys.iter().zip(sets) {
-            if is_left_out.iter().all(|out| *out) {
-                table.groups.intern(keys, &mut table.indices)?;
-            }
-        }
-        let nothing = RecordBatch::new_empty(Arc::clone(&plan.row_schema));
-        let cells = table.groups.len();
-        for (accumulator, arguments) in table.accumulators.iter_mut().zip(&table.arguments) {
-            let none = arguments.iter().map(|argument| argument.evaluate(&nothing)?.into_array(0));
-            accumulator.update_batch(&none.collect::<Result<Vec<_>>>()?, &[], None, cells)?;
-        }
-        table.try_take()
     }
 
     /// Folds rows of the row program's output.

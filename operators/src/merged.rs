@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result};
@@ -29,7 +28,6 @@ use datafusion::scalar::ScalarValue;
 
 use self::window_exec::WindowExec;
 use crate::aggregates::name_view;
-use crate::cells::CellTable;
 use crate::view::{CELLS, CellPlan, View};
 use crate::windows::{ALL_WINDOWS, WindowRange, Windows};
 
@@ -112,11 +110,7 @@ impl TableProvider for Cells {
         let answer = Answer::of(&self.view, wanted)?;
         let filters: Vec<Expr> = filters.iter().map(unqualified).collect::<Result<_>>()?;
         let split = Split::of(self.plan(), filters);
-        let mut plans = self.source.scan(session, &answer.state_columns, &split.below).await?;
-        if let Some(nothing) = CellTable::of_nothing(self.plan())? {
-            let (schema, columns) = (nothing.schema(), answer.state_columns.clone());
-            plans.push(MemorySourceConfig::try_new_exec(&[vec![nothing]], schema, Some(columns))?);
-        }
+        let plans = self.source.scan(session, &answer.state_columns, &split.below).await?;
         let states = union(plans, &answer.state_schema)?;
         let states = filtered(session, states, split.below)?;
         let partitions = session.config().target_partitions();

@@ -1,8 +1,8 @@
 //! Groups in other words: `SELECT DISTINCT`, and the sets of `ROLLUP`, `CUBE` and `GROUPING SETS`.
 //!
 //! With grouping sets a record is folded once for each set; a cell's key is the columns, nulls where the
-//! set has none, and the number of the set, which `grouping()` is computed from. The set `()` has a row whatever
-//! was counted, as in PostgreSQL.
+//! set has none, and the number of the set, which `grouping()` is computed from. The set `()` has a row as
+//! soon as a record was counted.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -164,12 +164,6 @@ impl ViewModel {
         if self.keys.is_empty() {
             groups.insert((0, vec![]), vec![]);
         }
-        // a set without keys has a row whatever was counted
-        for (set, has) in self.sets.iter().flatten().enumerate() {
-            if has.iter().all(|has| !has) {
-                groups.insert((set, vec![Value::Null.key(); has.len()]), vec![]);
-            }
-        }
         let mut kept: Vec<(&Placed, Vec<Vec<Value>>)> = vec![];
         for placed in events {
             let mut rows = self.source_rows(&placed.event.0, dimension);
@@ -264,10 +258,7 @@ impl ViewModel {
         let early = self.having.as_ref().filter(|having| having.columns().iter().all(|slot| *slot < self.keys.len()));
         for ((set, _), rows) in groups {
             let rows: Vec<&[Value]> = rows.iter().map(Vec::as_slice).collect();
-            let keys = match rows.first() {
-                Some(row) => self.keys_in(*set, row),
-                None => vec![Value::Null; self.keys.len()],
-            };
+            let keys = if self.keys.is_empty() { vec![] } else { self.keys_in(*set, rows[0]) };
             if self.limit == Some(0) || early.is_some_and(|having| having.value(&keys).truth() != Some(true)) {
                 continue;
             }
