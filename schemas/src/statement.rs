@@ -10,9 +10,12 @@ mod create_table;
 mod create_view;
 mod cursor;
 mod depth;
+mod foreign;
 pub mod interval;
+mod misread;
 mod names;
 mod options;
+mod places;
 mod query;
 mod refresh;
 mod refused;
@@ -22,7 +25,9 @@ mod tests;
 mod types;
 mod windows;
 
+pub use foreign::{foreign, foreign_function};
 pub use names::SCHEMAS;
+pub use places::place_of;
 pub use windows::plain_windows;
 
 use crate::column::ColumnDef;
@@ -240,7 +245,8 @@ pub fn parse_script(sql: &str) -> Result<Vec<Placed>, Problem> {
     let mut placed = vec![];
     for tokens in script.statements() {
         depth::check(&script, &tokens)?;
-        let statement = commands::statement(&mut cursor::Cursor::new(&script, &tokens))?;
+        let statement = commands::statement(&mut cursor::Cursor::new(&script, &tokens))
+            .map_err(|problem| foreign::instead_of(problem, &script, &tokens))?;
         let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { continue };
         let text = script.text_between(*first, *last).to_owned();
         placed.push(Placed { statement, text, position: script.position(*first) });

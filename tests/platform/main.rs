@@ -26,5 +26,6 @@ mod s3;
 mod s3_proxy;
 mod sim;
 mod sinks;
+mod spellings;
 mod times;
 mod windows;

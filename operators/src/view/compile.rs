@@ -45,7 +45,8 @@ pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
     check_statement(&logical)?;
     check_policy(source)?;
     let logical = distinct_as_groups(logical).map_err(to_problem)?;
-    refuse::check(&logical, &source.stream.name)?;
+    refuse::check(&logical, &source.stream.name)
+        .map_err(|refusal| error::at_construct(refusal.problem, &refusal.constructs, source.sql, source.position))?;
     let analyzed =
         planner.analyzer().execute_and_check(logical, planner.config_options(), |_, _| {}).map_err(to_problem)?;
     build(source, planner, &analyzed).map_err(to_problem)

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::{Column, DFSchema, Result, TableReference, plan_err};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, TableReference, plan_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use schemas::column::{OFFSET, timestamp_type};
-use sqlparser::ast::{self, TableFactor};
+use schemas::{Code, Problem};
+use sqlparser::ast::{self, TableFactor, TableSampleKind};
 
 use super::arguments::{self, Call};
 use super::function::{Bound, Part, tumble_function, window_call};
@@ -84,6 +85,7 @@ impl RelationPlanner for WindowPlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
+        refuse_ignored(&relation)?;
         let Some(call) = arguments::call_of(&relation)? else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
@@ -134,6 +136,31 @@ fn with_bounds(input: LogicalPlan, spec: &WindowSpec, time: &Expr, keys: &[Expr]
         columns.push(call.alias(name));
     }
     LogicalPlanBuilder::from(input).project(columns)?.build()
+}
+
+/// What the parser reads and DataFusion passes over without a word: the answer would be that to another question.
+fn refuse_ignored(relation: &TableFactor) -> Result<()> {
+    let (sample, hints, ordinality) = match relation {
+        TableFactor::Table { sample, with_hints, with_ordinality, .. } => {
+            (sample, with_hints.as_slice(), *with_ordinality)
+        }
+        TableFactor::Derived { sample, .. } => (sample, &[][..], false),
+        _ => return Ok(()),
+    };
+    let (detail, hint) = if let Some(sample) = sample {
+        let (TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample)) = sample;
+        (
+            format!("{}: a sample by chance would be another one in each layer and each query", sample.modifier),
+            "write a condition that is the same for the same event: WHERE abs(n) % 100 = 0",
+        )
+    } else if !hints.is_empty() {
+        ("WITH: hints behind a table are not understood".to_owned(), "leave them out")
+    } else if ordinality {
+        ("WITH ORDINALITY: rows have no numbers".to_owned(), "write row_number() OVER (ORDER BY …) in the query")
+    } else {
+        return Ok(());
+    };
+    Err(DataFusionError::External(Box::new(Problem::new(Code::Unsupported, detail).with_hint(hint))))
 }
 
 pub(super) fn columns_of(schema: &DFSchema) -> Vec<Expr> {

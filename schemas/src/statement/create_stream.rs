@@ -33,6 +33,11 @@ const POLICIES: [LatePolicy; 3] = [LatePolicy::Include, LatePolicy::Side, LatePo
 pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream, Problem> {
     let if_not_exists = names::if_not_exists(cursor);
     let name = names::object(cursor, "a stream name")?;
+    if cursor.is_at(&["AS"]) {
+        let problem =
+            cursor.problem(Code::Unsupported, "CREATE STREAM … AS is not supported: events come in from outside");
+        return Err(problem.with_hint("a query that is kept up to date is a CREATE MATERIALIZED VIEW … AS"));
+    }
     let mut list = columns(cursor)?;
     let primary_key = resolve_key(cursor, &mut list)?;
     let (time_column, watermark_delay_us) = resolve_watermark(cursor, &mut list)?;

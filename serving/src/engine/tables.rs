@@ -112,6 +112,9 @@ impl QueryEngine {
         datafusion::catalog::CatalogProviderList::register_catalog(&list, "bifold".into(), Arc::new(catalog));
         let mut session = self.base.clone();
         session.register_catalog_list(Arc::new(list));
+        // what now() says, once for the whole query
+        session.execution_props_mut().query_execution_start_time =
+            chrono::DateTime::from_timestamp_micros(self.parts.clock.now_us());
         Ok(session)
     }
 

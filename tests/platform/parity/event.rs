@@ -55,6 +55,10 @@ pub(super) struct Flavor {
     /// How likely an extreme value is.
     extremes: f64,
     late: f64,
+    /// How likely an event lies up to a year ahead of its time.
+    early: f64,
+    /// How likely an event is one that was there before.
+    pub(super) copies: f64,
     /// How much event time goes by from one event to the next, on average.
     step_us: i64,
     /// Whether some times lie centuries away.
@@ -67,6 +71,8 @@ impl Flavor {
             nulls: pick(rng, &[0.0, 0.1, 0.1, 0.5]),
             extremes: pick(rng, &[0.0, 0.02, 0.2]),
             late: pick(rng, &[0.0, 0.1, 0.4]),
+            early: pick(rng, &[0.0, 0.0, 0.05]),
+            copies: pick(rng, &[0.0, 0.0, 0.2]),
             step_us: pick(rng, &[100, SECOND, MINUTE, 10 * MINUTE, 6 * HOUR]),
             far_times: rng.random_bool(0.15),
         }
@@ -151,15 +157,16 @@ fn value(rng: &mut ChaCha8Rng, column: usize, flavor: Flavor) -> Value {
     }
 }
 
-/// Mostly on time, some late by up to 30 days, some from another century.
+/// Mostly on time, some late by up to 30 days, some a year ahead, some from another century.
 fn event_time(rng: &mut ChaCha8Rng, number: usize, flavor: Flavor) -> i64 {
     if flavor.far_times && rng.random_bool(0.02) {
         let years = pick(rng, &[-1_900, -400, -60, 60, 400, 7_900]);
         return BEGINNING + years * 365 * DAY + rng.random_range(0..DAY);
     }
+    let early_us = if rng.random_bool(flavor.early) { rng.random_range(0..365 * DAY) } else { 0 };
     let late_us = if rng.random_bool(flavor.late) { rng.random_range(0..30 * DAY) } else { 0 };
     let jitter_us = rng.random_range(0..2 * flavor.step_us);
-    BEGINNING + number as i64 * flavor.step_us + jitter_us - late_us
+    BEGINNING + number as i64 * flavor.step_us + jitter_us + early_us - late_us
 }
 
 /// An event where it stands in the log.
