@@ -53,6 +53,8 @@ pub(crate) struct Base {
     pub(crate) sealed: Cut,
     /// Cuts of runs that are not published yet: merges do not cross them.
     pub(crate) barriers: Vec<Cut>,
+    /// The checkpoint that this process took as its claim: it is never removed.
+    pub(crate) claim: Option<u64>,
     /// Number of the next checkpoint.
     pub(crate) next_checkpoint: u64,
     /// Grows with every change, so that a cached snapshot can be told to be old.

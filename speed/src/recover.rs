@@ -51,6 +51,7 @@ async fn claimed(parts: &Parts, views: &[ViewInput]) -> Result<Recovered, Proble
         let claim = empty_delta(parts, &recovered);
         match parts.deltas.commit(&claim, &[]).await {
             Ok(header) => {
+                recovered.base.claim = Some(header.last_checkpoint);
                 recovered.base.next_checkpoint = header.last_checkpoint.saturating_add(1);
                 recovered.base.links.push(Link { header: Arc::new(header), views: BTreeMap::new() });
                 return Ok(recovered);

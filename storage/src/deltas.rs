@@ -123,13 +123,14 @@ impl DeltaStore {
         select(&names, first_needed).map_err(|reason| StorageError::Damaged { path: paths::deltas(stream), reason })
     }
 
-    /// Removes the deltas that end before `checkpoint`.
+    /// Removes the deltas that end before `checkpoint`. The `claim` of this process stays: its name is what an older
+    /// owner's last checkpoint has, which may still be on its way.
     ///
     /// # Errors
     /// `Io`: some are gone, the oldest first.
-    pub async fn remove_below(&self, stream: Uuid, checkpoint: u64) -> Result<(), StorageError> {
+    pub async fn remove_below(&self, stream: Uuid, checkpoint: u64, claim: Option<u64>) -> Result<(), StorageError> {
         for (first, last) in self.names(stream).await? {
-            if last < checkpoint {
+            if last < checkpoint && !is_claim(claim, (first, last)) {
                 self.store.delete(&paths::delta(stream, first, last)).await?;
             }
         }
@@ -137,15 +138,20 @@ impl DeltaStore {
     }
 
     /// Removes the deltas that a longer one of `chain` (first and last checkpoints) stands for. The chain is durable:
-    /// a newer owner that has not taken over by now finds it.
+    /// a newer owner that has not taken over by now finds it. The `claim` of this process stays.
     ///
     /// # Errors
     /// `Fenced` when another process has taken the store over, and may need them; `Io`: some are gone.
-    pub async fn remove_merged(&self, stream: Uuid, chain: &[(u64, u64)]) -> Result<(), StorageError> {
+    pub async fn remove_merged(
+        &self,
+        stream: Uuid,
+        chain: &[(u64, u64)],
+        claim: Option<u64>,
+    ) -> Result<(), StorageError> {
         self.store.assert_owned().await?;
         for (first, last) in &self.names(stream).await? {
             let is_inside = |other: &&(u64, u64)| other.0 <= *first && *last <= other.1 && *other != &(*first, *last);
-            if chain.iter().any(|other| is_inside(&other)) {
+            if chain.iter().any(|other| is_inside(&other)) && !is_claim(claim, (*first, *last)) {
                 self.store.delete(&paths::delta(stream, *first, *last)).await?;
             }
         }
@@ -159,6 +165,10 @@ impl DeltaStore {
     pub async fn remove_all(&self, stream: Uuid) -> Result<(), StorageError> {
         self.store.delete_below(&paths::deltas(stream)).await
     }
+}
+
+fn is_claim(claim: Option<u64>, (first, last): (u64, u64)) -> bool {
+    first == last && claim == Some(first)
 }
 
 fn path_of(header: &DeltaHeader) -> String {

@@ -141,9 +141,9 @@ async fn chain_prefers_merged_objects_and_cleans_up() {
     assert_eq!(chain[0].states[0][0], states(&keys(4)));
     assert_eq!(names(&store.chain(stream, Some(4)).await.unwrap()), [(4, 4), (5, 5)]);
     assert!(store.chain(stream, Some(6)).await.unwrap().is_empty());
-    store.remove_merged(stream, &[(0, 3), (4, 4), (5, 5)]).await.unwrap();
+    store.remove_merged(stream, &[(0, 3), (4, 4), (5, 5)], None).await.unwrap();
     assert_eq!(store.names(stream).await.unwrap(), [(0, 3), (4, 4), (5, 5)]);
-    store.remove_below(stream, 5).await.unwrap();
+    store.remove_below(stream, 5, None).await.unwrap();
     assert_eq!(names(&store.chain(stream, None).await.unwrap()), [(5, 5)]);
     store.remove_all(stream).await.unwrap();
     assert!(store.chain(stream, None).await.unwrap().is_empty());
@@ -200,13 +200,28 @@ async fn overtaken_owner_removes_no_deltas() {
     }
     commit(&old, 0, 1).await.unwrap();
     let new = DeltaStore::new(next_owner(&bucket).await);
-    let refused = old.remove_merged(stream, &[(0, 1), (2, 2)]).await;
+    let refused = old.remove_merged(stream, &[(0, 1), (2, 2)], None).await;
     assert!(matches!(refused, Err(StorageError::Fenced { owner: 2, mine: 1, .. })));
     assert_eq!(new.names(stream).await.unwrap(), [(0, 0), (0, 1), (1, 1), (2, 2)]);
     // what is merged beside the chain stands for none of its deltas
     commit(&old, 1, 2).await.unwrap();
-    new.remove_merged(stream, &[(0, 1), (2, 2)]).await.unwrap();
+    new.remove_merged(stream, &[(0, 1), (2, 2)], None).await.unwrap();
     assert_eq!(new.names(stream).await.unwrap(), [(0, 1), (1, 2), (2, 2)]);
     let chain = new.chain(stream, None).await.unwrap();
     assert_eq!(chain.iter().map(|delta| delta.header.last_checkpoint).collect::<Vec<_>>(), [1, 2]);
+}
+
+/// I9: the name of a claim is not given free again: an older owner's checkpoint of that number may still be on its way.
+#[tokio::test]
+async fn claim_outlives_what_is_retired() {
+    let (store, stream) = (store(), Uuid::from_u128(77));
+    for checkpoint in 0..6 {
+        commit(&store, checkpoint, checkpoint).await.unwrap();
+    }
+    commit(&store, 0, 3).await.unwrap();
+    store.remove_merged(stream, &[(0, 3), (4, 4), (5, 5)], Some(2)).await.unwrap();
+    store.remove_below(stream, 5, Some(2)).await.unwrap();
+    assert_eq!(store.names(stream).await.unwrap(), [(2, 2), (5, 5)]);
+    assert!(matches!(commit(&store, 2, 2).await, Err(StorageError::Conflict { .. })));
+    assert_eq!(store.chain(stream, None).await.unwrap().len(), 1, "it is no part of the chain");
 }

@@ -115,10 +115,17 @@ impl Seen {
         self.manifests.get(&view).and_then(|manifests| manifests.last())
     }
 
-    /// The chain: from the oldest delta on, always the longest that begins where the last one ended.
+    /// The chain: from the oldest delta on that leads to the newest. An owner's claim stays where it is.
     pub(crate) fn chain(&self) -> Vec<&DeltaHeader> {
+        let newest = self.deltas.keys().map(|(_, last)| *last).max();
+        let mut chains = self.deltas.keys().map(|(first, _)| self.chain_from(*first));
+        let leads_on = |chain: &Vec<&DeltaHeader>| chain.last().map(|delta| delta.last_checkpoint) == newest;
+        chains.find(leads_on).unwrap_or_default()
+    }
+
+    /// Always the longest that begins where the last one ended.
+    fn chain_from(&self, mut next: u64) -> Vec<&DeltaHeader> {
         let mut chain: Vec<&DeltaHeader> = vec![];
-        let Some((mut next, _)) = self.deltas.keys().next().copied() else { return chain };
         while let Some((_, header)) = self.deltas.range((next, 0)..(next + 1, 0)).next_back() {
             next = header.last_checkpoint + 1;
             chain.push(header);
