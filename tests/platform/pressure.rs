@@ -3,6 +3,7 @@
 //!
 //! The platform runs in a child process (this test binary again): its memory is looked at, its limits are set.
 
+mod bounds;
 mod child;
 mod disk_full;
 mod flood;

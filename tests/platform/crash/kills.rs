@@ -186,6 +186,7 @@ async fn no_kill_of_bifold_its_broker_or_its_store_loses_or_doubles_an_acknowled
     campaign(World::remote(), setting("BIFOLD_KILLS", KILLS_OF_ALL)).await;
 }
 
+#[expect(clippy::print_stdout, reason = "a thousand kills take an hour")]
 async fn campaign(world: World, kills: usize) {
     let seed = setting("BIFOLD_TEST_SEED", 20_260_101);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -197,6 +198,8 @@ async fn campaign(world: World, kills: usize) {
             return;
         }
         on_one_folder(&world, folder, report.kills() + wanted, &mut rng, &mut report).await;
+        let (done, minutes) = (report.kills(), report.begun.elapsed().as_secs() / 60);
+        println!("  {done} of {kills} kills, {} acknowledged, {minutes} min", report.acknowledged);
     }
 }
 
