@@ -26,6 +26,8 @@ const SETTINGS: [(&str, &str); 4] = [
 ];
 /// A topic that was just made is not known everywhere at once.
 const MADE_WITHIN: Duration = Duration::from_secs(10);
+/// A topic that no broker knows for so long is gone.
+const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Between two looks at it.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,11 +60,16 @@ impl Topic {
         Ok(Self { cluster: cluster.clone(), name: name.clone(), id })
     }
 
-    /// Fails if another topic has the name, or none.
+    /// Fails if another topic has the name, or none. A broker that has just come back may not know its topics yet: only
+    /// one that does not know this one for a while says that it is gone, which nothing undoes.
     pub(super) fn check<C: ClientContext>(&self, client: &Client<C>) -> Result<(), StorageError> {
-        match id(client, &self.cluster, &self.name)? {
-            Some(found) if found == self.id => Ok(()),
-            _ => Err(damaged(&self.name, "the topic of the log was removed: its records are gone")),
+        let began = Instant::now();
+        loop {
+            match id(client, &self.cluster, &self.name)? {
+                Some(found) if found == self.id => return Ok(()),
+                None if began.elapsed() < GONE_AFTER => std::thread::sleep(LOOK_PAUSE),
+                _ => return Err(damaged(&self.name, "the topic of the log was removed: its records are gone")),
+            }
         }
     }
 
