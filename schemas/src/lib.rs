@@ -15,7 +15,7 @@ pub mod stream;
 pub mod transport;
 pub mod view;
 
-pub use column::{ColumnDef, SqlType};
+pub use column::{ColumnDef, ItemType, SqlType};
 pub use documents::catalog::Catalog;
 pub use documents::certificate::{Certificate, Verdict};
 pub use documents::ledger::{IntakeBucket, IntakeCounts, LedgerCounts};
@@ -24,4 +24,4 @@ pub use position::{Cut, Offset, Partition, PositionToken};
 pub use problem::{Code, Problem};
 pub use stream::{LatePolicy, OnBadData, StreamDef};
 pub use transport::{LogKind, RecordFormat, TopicSource, Transport};
-pub use view::{Refresh, TableDef, ViewDef};
+pub use view::{Refresh, TableDef, TableJoin, ViewDef};

@@ -27,9 +27,11 @@ use schemas::{Code, LatePolicy, Problem, statement};
 
 use super::grouping::{distinct_as_groups, plain_keys};
 use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
+use super::rows::{ORDINAL, as_cells, is_of_rows};
 use super::windowed::{Keys, LAST_EVENT};
-use super::{CELLS, CellPlan, View, ViewSource, refuse};
+use super::{CELLS, CellPlan, Dimension, View, ViewSource, dimension, refuse};
 use crate::aggregates::{Lowered, lower as lower_call, within_cap};
+use crate::lateral::without_lateral;
 use crate::windows::{TIME_ZONE_DATA, WindowPlanner, Windows};
 use crate::{error, evidence, session};
 
@@ -45,10 +47,14 @@ pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
     let sql = statement::plain_windows(source.sql);
     let logical = block_on(planner.create_logical_plan(&sql)).map_err(to_problem)?;
     check_statement(&logical)?;
-    let logical = distinct_as_groups(logical).map_err(to_problem)?;
+    let logical = without_lateral(logical).and_then(distinct_as_groups).map_err(to_problem)?;
     refuse::check(&logical, &source.stream.name)?;
-    let analyzed =
+    let mut analyzed =
         planner.analyzer().execute_and_check(logical, planner.config_options(), |_, _| {}).map_err(to_problem)?;
+    if is_of_rows(&analyzed) {
+        dimension::refuse_in_rows(&analyzed, source).map_err(to_problem)?;
+        analyzed = as_cells(&analyzed, source.stream).map_err(to_problem)?;
+    }
     build(source, planner, &analyzed).map_err(to_problem)
 }
 
@@ -99,8 +105,13 @@ pub(crate) fn feed_table(
 
 fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan) -> Result<View> {
     let original = find_aggregate(analyzed)?;
-    let keys = Keys::of(&original)?;
-    let (core, calls) = add_evidence(source, &original, &keys)?;
+    let split = dimension::split(&original, source)?;
+    let stored = split.as_ref().map_or(&original, |split| &split.stored);
+    let keys = Keys::of(stored)?;
+    if let (Some(_), Some(_)) = (&split, &keys.windows) {
+        return Err(dimension::with_windows());
+    }
+    let (core, calls) = add_evidence(source, stored, &keys)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
@@ -111,14 +122,22 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let LogicalPlan::Aggregate(aggregate) = &optimized else {
         return internal_err!("the optimizer replaced the aggregate by {}", optimized.display());
     };
-    check_joins(&aggregate.input)?;
+    refuse::check_joins(&aggregate.input)?;
     let (input_columns, feed_schema, program) = bind_to_feed(aggregate.input.as_ref(), source)?;
     let bound =
         Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
     let cells = lower(&bound, &planner, keys.windows.clone())?;
-    let finish = finish(analyzed, &original, (&cells, &keys), (&calls, &planner))?;
-    let semantic_hash = semantic_hash(source, &optimized, &cells, &finish);
-    let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
+    let dimension = split.map(|split| split.dimension(&cells)).transpose()?;
+    let finish = match &dimension {
+        Some(dimension) => {
+            let own_keys = Keys::of(&original)?;
+            finish(analyzed, &original, (&dimension.answered, &own_keys), (&calls, &planner))?
+        }
+        None => finish(analyzed, &original, (&cells, &keys), (&calls, &planner))?,
+    };
+    let semantic_hash = semantic_hash(source, &optimized, (&cells, dimension.as_ref()), &finish);
+    let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_) | LogicalPlan::Unnest(_))))?;
+    let unnests = program.exists(|node| Ok(matches!(node, LogicalPlan::Unnest(_))))?;
     Ok(View {
         semantic_hash,
         late: source.late,
@@ -126,23 +145,14 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
         feed_schema,
         program,
         fans_out,
+        unnests,
         planner,
         cells,
+        dimension,
         finish,
         is_global: original.group_expr.is_empty(),
         beyond_plain_sql: calls.iter().any(|call| call.beyond_plain_sql),
     })
-}
-
-/// A join without an equality would need all of the stream at once.
-fn check_joins(input: &LogicalPlan) -> Result<()> {
-    let unequal = input.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if join.on.is_empty())))?;
-    if !unequal {
-        return Ok(());
-    }
-    let problem = Problem::new(Code::Unsupported, "a join without an equality of columns is not supported in a view")
-        .with_hint("join on the equality of columns, and put other conditions beside it");
-    Err(DataFusionError::External(Box::new(problem)))
 }
 
 fn find_aggregate(plan: &LogicalPlan) -> Result<Aggregate> {
@@ -271,6 +281,7 @@ fn lower(aggregate: &Aggregate, planner: &SessionState, windows: Option<Windows>
     Ok(CellPlan {
         offset_column: row_schema.index_of(OFFSET)?,
         late_column: row_schema.index_of(LATE_ROW).ok(),
+        ordinal_column: row_schema.index_of(ORDINAL).ok(),
         state_schema: rename(&partial.schema(), true),
         answer_schema: rename(&answer, false),
         group_by: Arc::new(partial.group_expr().clone()),
@@ -336,32 +347,14 @@ fn finish(
     simplify.optimize(finish.data.recompute_schema()?, planner, |_, _| {})
 }
 
-/// The key column that an output column of the finish is, if it is only renamed on its way.
-pub(super) fn key_behind(plan: &LogicalPlan, column: &Column) -> Option<usize> {
-    match plan {
-        LogicalPlan::TableScan(_) => column.name.strip_prefix('g')?.parse().ok(),
-        LogicalPlan::Projection(projection) => {
-            let index = projection.schema.maybe_index_of_column(column)?;
-            let mut expression = &projection.expr[index];
-            while let Expr::Alias(alias) = expression {
-                expression = &alias.expr;
-            }
-            let Expr::Column(inner) = expression else { return None };
-            key_behind(&projection.input, inner)
-        }
-        LogicalPlan::SubqueryAlias(alias) => {
-            let index = alias.schema.maybe_index_of_column(column)?;
-            key_behind(&alias.input, &alias.input.schema().columns()[index])
-        }
-        LogicalPlan::Filter(filter) => key_behind(&filter.input, column),
-        LogicalPlan::Sort(sort) => key_behind(&sort.input, column),
-        _ => None,
-    }
-}
-
 /// Covers the optimised plan (the optimizer changes state schemas), the finish, the state's types, the
 /// static tables' versions, the late policy and our own version.
-fn semantic_hash(source: &ViewSource<'_>, core: &LogicalPlan, cells: &CellPlan, finish: &LogicalPlan) -> String {
+fn semantic_hash(
+    source: &ViewSource<'_>,
+    core: &LogicalPlan,
+    (cells, dimension): (&CellPlan, Option<&Dimension>),
+    finish: &LogicalPlan,
+) -> String {
     use std::fmt::Write as _;
     let mut text = format!("{STATE_VERSION}\n{:?}\n{}\n", source.late, core.display_indent_schema());
     for field in cells.state_schema.fields() {
@@ -374,6 +367,9 @@ fn semantic_hash(source: &ViewSource<'_>, core: &LogicalPlan, cells: &CellPlan, 
     let _ = writeln!(text, "{}\n{delay_us}\n{}", source.stream.id, finish.display_indent_schema());
     if let Some(windows) = &cells.windows {
         let _ = writeln!(text, "{windows:?}");
+    }
+    if let Some(dimension) = dimension {
+        let _ = writeln!(text, "{}", dimension.meaning());
     }
     if reads_clocks(core) {
         let _ = writeln!(text, "time zones {TIME_ZONE_DATA}");

@@ -24,7 +24,7 @@ pub(super) fn thread(plan: &LogicalPlan, stream: &StreamDef) -> Result<LogicalPl
     match plan {
         LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => Ok(plan.clone()),
         LogicalPlan::Projection(projection) => thread_projection(projection, stream),
-        LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Join(_) => {
+        LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Join(_) | LogicalPlan::Unnest(_) => {
             let inputs: Vec<LogicalPlan> =
                 plan.inputs().into_iter().map(|input| thread(input, stream)).collect::<Result<_>>()?;
             plan.with_new_exprs(plan.expressions(), inputs)
@@ -43,6 +43,7 @@ fn thread_projection(projection: &Projection, stream: &StreamDef) -> Result<Logi
         }
     }
     if hidden(&input, LATE_ROW).is_none()
+        && !present.contains(LATE_ROW)
         && let Some(late) = late_row(&projection.expr, &input, stream)?
     {
         expressions.push(late.alias(LATE_ROW));

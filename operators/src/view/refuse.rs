@@ -2,22 +2,24 @@
 //! with the reason and, where there is one, the spelling that works.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{JoinType, Result};
+use datafusion::common::{DataFusionError, JoinType, Result};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Volatility};
 use schemas::{Code, Problem};
 
+use super::rows::rows_of;
 use crate::aggregates;
 
 fn not_mergeable(reason: impl Into<String>, hint: &str) -> Problem {
     Problem::new(Code::NotMergeable, reason).with_hint(hint)
 }
 
-/// Refuses everything that is not exactly one aggregate over one stream, pure all the way.
+/// Refuses everything that is not rows of one stream, or one aggregate over them, pure all the way.
 pub(super) fn check(plan: &LogicalPlan, stream: &str) -> Result<(), Problem> {
-    let mut aggregates = 0;
+    let (mut aggregates, mut unnests) = (0, 0);
     let mut problem = None;
     let walked = plan.apply_with_subqueries(|node| {
         aggregates += usize::from(matches!(node, LogicalPlan::Aggregate(_)));
+        unnests += usize::from(matches!(node, LogicalPlan::Unnest(_)));
         problem = check_node(node, stream).err();
         Ok(if problem.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
@@ -27,10 +29,22 @@ pub(super) fn check(plan: &LogicalPlan, stream: &str) -> Result<(), Problem> {
     if let Some(problem) = problem {
         return Err(problem);
     }
+    if unnests > 1 {
+        return Err(Problem::new(
+            Code::Unsupported,
+            "more than one UNNEST in a view: each item of one array would stand beside each item of the other",
+        )
+        .with_hint(
+            "take arrays of one length apart together: SELECT unnest(a) AS a, unnest(b) AS b; or make a view of each",
+        ));
+    }
+    if !reads_stream(plan, stream) {
+        return Err(Problem::new(Code::InvalidSql, format!("the view does not read the stream {stream}"))
+            .with_hint("a view is made from the records of a stream; a table is read by queries as it is"));
+    }
     match aggregates {
+        0 => check_rows(rows_of(plan)),
         1 => Ok(()),
-        0 => Err(Problem::new(Code::Unsupported, "a view without an aggregate is not supported yet")
-            .with_hint("add GROUP BY and an aggregate such as count(*)")),
         _ => Err(not_mergeable(
             "an aggregate over an aggregate cannot be merged: the inner result is not final while events still come",
             "make the inner SELECT a view of its own and aggregate over that view in the query",
@@ -38,11 +52,31 @@ pub(super) fn check(plan: &LogicalPlan, stream: &str) -> Result<(), Problem> {
     }
 }
 
+/// A view without an aggregate: its `ORDER BY` and `LIMIT` stand at its end, where both layers' rows are there.
+fn check_rows(rows: &LogicalPlan) -> Result<(), Problem> {
+    if sorts_or_limits(rows) {
+        return Err(not_mergeable(
+            "ORDER BY or LIMIT within the rows of a view depends on the order of arrival",
+            "put ORDER BY and LIMIT at the end of the view, or into the query",
+        ));
+    }
+    Ok(())
+}
+
+fn sorts_or_limits(plan: &LogicalPlan) -> bool {
+    plan.exists(|node| Ok(matches!(node, LogicalPlan::Sort(_) | LogicalPlan::Limit(_)))).unwrap_or(false)
+}
+
 fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Problem> {
     for expression in node.expressions() {
         check_expression(&expression)?;
     }
     match node {
+        LogicalPlan::Join(join) if is_lateral(&join.right) => Err(Problem::new(
+            Code::Unsupported,
+            "LATERAL is supported with UNNEST alone, over the columns of the rows before it",
+        )
+        .with_hint("write FROM stream CROSS JOIN UNNEST(stream.tags) AS t(tag)")),
         LogicalPlan::Join(join) => {
             check_join(node, join.join_type, join.on.is_empty() && join.filter.is_none(), stream)
         }
@@ -50,7 +84,8 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Problem> {
             "a window function over the stream needs all of it in order: it cannot be merged",
             "use a window function over the view in the query, or over the aggregates of the view",
         )),
-        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) if !reads_aggregate(node) => Err(not_mergeable(
+        // of a view without an aggregate: `check_rows`
+        LogicalPlan::Aggregate(aggregate) if sorts_or_limits(&aggregate.input) => Err(not_mergeable(
             "ORDER BY or LIMIT below the aggregate depends on the order of arrival",
             "put ORDER BY and LIMIT after the aggregate",
         )),
@@ -66,9 +101,25 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Problem> {
         LogicalPlan::RecursiveQuery(_) => {
             Err(not_mergeable("a recursive query cannot be merged", "compute it over the view in the query"))
         }
-        LogicalPlan::Unnest(_) => Err(Problem::new(Code::Unsupported, "UNNEST in a view is not supported yet")),
+        LogicalPlan::Unnest(_) if reads_aggregate(node) => {
+            Err(Problem::new(Code::Unsupported, "UNNEST of what an aggregate gives is not supported in a view")
+                .with_hint("write it in the query over the view"))
+        }
+        LogicalPlan::Unnest(unnest) if !unnest.struct_type_columns.is_empty() => {
+            Err(Problem::new(Code::Unsupported, "UNNEST of a value of several fields is not supported in a view")
+                .with_hint("name the fields"))
+        }
         LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().try_for_each(check_aggregate),
         _ => Ok(()),
+    }
+}
+
+/// True for a subquery that refers to the rows beside it, under whatever name.
+fn is_lateral(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Subquery(_) => true,
+        LogicalPlan::SubqueryAlias(alias) => is_lateral(&alias.input),
+        _ => false,
     }
 }
 
@@ -162,4 +213,15 @@ fn check_aggregate(expression: &Expr) -> Result<(), Problem> {
         ));
     }
     Ok(())
+}
+
+/// A join without an equality would need all of the stream at once.
+pub(super) fn check_joins(input: &LogicalPlan) -> Result<()> {
+    let unequal = input.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if join.on.is_empty())))?;
+    if !unequal {
+        return Ok(());
+    }
+    let problem = Problem::new(Code::Unsupported, "a join without an equality of columns is not supported in a view")
+        .with_hint("join on the equality of columns, and put other conditions beside it");
+    Err(DataFusionError::External(Box::new(problem)))
 }

@@ -3,7 +3,7 @@
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Unnest};
 use schemas::{Code, Problem};
 
 use crate::windows::{Part, WindowFunction, WindowSpec, Windows, window_call};
@@ -204,11 +204,19 @@ fn behind<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<(Expr, &'a Logic
             let index = alias.schema.maybe_index_of_column(column)?;
             behind(&alias.input, &alias.input.schema().columns()[index])
         }
+        // an item of an array is not the array
+        LogicalPlan::Unnest(unnest) if !unnest.input.schema().has_column(column) || is_taken_apart(unnest, column) => {
+            Some((Expr::Column(column.clone()), plan))
+        }
         other => {
             let input = other.inputs().into_iter().find(|input| input.schema().has_column(column))?;
             behind(input, column)
         }
     }
+}
+
+fn is_taken_apart(unnest: &Unnest, column: &Column) -> bool {
+    unnest.exec_columns.iter().any(|taken| taken.name == column.name)
 }
 
 fn as_column(expression: &Expr) -> Option<Column> {

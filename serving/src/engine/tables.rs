@@ -16,6 +16,7 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
+use operators::without_lateral;
 use schemas::statement::plain_windows;
 use schemas::{Catalog, Code, Problem};
 
@@ -76,7 +77,7 @@ impl QueryEngine {
         }
         snapshots.assert_reached(&read.covered)?;
         let session = self.session(tables).map_err(to_problem)?;
-        let plan = session.statement_to_plan(statement).await.map_err(to_problem)?;
+        let plan = session.statement_to_plan(statement).await.and_then(without_lateral).map_err(to_problem)?;
         assert_read_only(&plan)?;
         let plan = with_params(plan, request)?;
         Ok(Prepared { session, plan, covered: read.covered, cut: read.cut, scanned: read.scanned })

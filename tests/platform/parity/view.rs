@@ -5,19 +5,21 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::aggregate::{Aggregate, Expected, OutOfRange};
-use super::event::{AT, COLUMNS, Placed};
+use super::event::{AT, COLUMNS, Placed, TAGS};
 use super::expression::{Expression, Operation};
 use super::value::{Key, Kind, Value, order};
 use super::window::Window;
 
 /// Columns that a window and a join add behind those of the stream.
-pub(super) const WINDOW_START: usize = 11;
-pub(super) const WINDOW_END: usize = 12;
-pub(super) const CODE: usize = 13;
-pub(super) const NAME: usize = 14;
-pub(super) const LABEL: usize = 15;
-pub(super) const WEIGHT: usize = 16;
-const WIDTH: usize = 17;
+pub(super) const WINDOW_START: usize = 12;
+pub(super) const WINDOW_END: usize = 13;
+pub(super) const CODE: usize = 14;
+pub(super) const NAME: usize = 15;
+pub(super) const LABEL: usize = 16;
+pub(super) const WEIGHT: usize = 17;
+/// The column that `UNNEST` adds.
+pub(super) const ITEM: usize = 18;
+const WIDTH: usize = 19;
 /// Behind them, the partition and the offset of the record.
 pub(super) const POSITION: usize = WIDTH;
 
@@ -36,6 +38,19 @@ pub(super) struct Join {
     pub(super) is_left: bool,
     /// Column of the stream and column of the table that are equal.
     pub(super) on: (usize, usize),
+    /// The table is joined when the view is read, in the version that it has then.
+    pub(super) is_late: bool,
+}
+
+/// How the arrays of a record are taken apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Unnest {
+    /// `CROSS JOIN UNNEST(s.tags) AS u(item)`
+    CrossJoin,
+    /// `FROM s, LATERAL unnest(s.tags) AS u(item)`
+    Lateral,
+    /// `FROM (SELECT *, unnest(tags) AS item FROM s) AS s`
+    Select,
 }
 
 /// A sort of the answer by one of its columns.
@@ -54,6 +69,7 @@ pub(super) struct ViewModel {
     /// Whether the window is written as Flink does.
     pub(super) is_flinks: bool,
     pub(super) join: Option<Join>,
+    pub(super) unnest: Option<Unnest>,
     pub(super) condition: Option<Expression>,
     pub(super) keys: Vec<Expression>,
     pub(super) aggregates: Vec<Aggregate>,
@@ -66,6 +82,8 @@ pub(super) struct ViewModel {
     pub(super) sets: Option<Vec<Vec<bool>>>,
     /// `SELECT DISTINCT` of the keys.
     pub(super) is_distinct: bool,
+    /// No aggregate and no groups: the keys of every row.
+    pub(super) is_of_rows: bool,
 }
 
 /// What a view says, and which records it is made of.
@@ -77,10 +95,33 @@ pub(super) struct Answer {
     pub(super) late: u64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Owner {
+    Stream,
+    Table,
+    Both,
+}
+
+/// Whose columns an expression reads; none for a constant.
+fn owner(expression: &Expression) -> Option<Owner> {
+    let of = |column: usize| if (CODE..ITEM).contains(&column) { Owner::Table } else { Owner::Stream };
+    let owners = expression.columns().into_iter().map(of);
+    owners.reduce(|a, b| if a == b { a } else { Owner::Both })
+}
+
+/// The parts of a condition that all have to hold.
+fn conjuncts(condition: &Expression) -> Vec<&Expression> {
+    match condition {
+        Expression::Call(Operation::And, parts) => parts.iter().flat_map(conjuncts).collect(),
+        other => vec![other],
+    }
+}
+
 fn source_name(column: usize) -> String {
     match column {
         WINDOW_START => "window_start".into(),
         WINDOW_END => "window_end".into(),
+        ITEM => "item".into(),
         CODE.. => format!("dim.{}", DIMENSION[column - CODE].0),
         _ => format!("s.{}", COLUMNS[column].0),
     }
@@ -102,7 +143,7 @@ impl ViewModel {
         if let (Some(condition), false) = (&self.condition, self.filters_before()) {
             let _ = write!(sql, " WHERE {}", condition.sql(&source_name));
         }
-        if !self.keys.is_empty() && !self.is_distinct {
+        if !self.keys.is_empty() && !self.is_distinct && !self.is_of_rows {
             let _ = write!(sql, " GROUP BY {}", self.group_by_sql());
         }
         if let Some(having) = &self.having {
@@ -135,21 +176,49 @@ impl ViewModel {
     }
 
     fn source_sql(&self) -> String {
+        let inside =
+            if self.unnest == Some(Unnest::Select) { "(SELECT *, unnest(tags) AS item FROM s) AS s" } else { "s" };
         let over = match &self.condition {
             Some(condition) if self.filters_before() => {
-                format!("(SELECT * FROM s WHERE {})", condition.sql(&source_name))
+                format!("(SELECT * FROM {inside} WHERE {})", condition.sql(&source_name))
             }
-            _ => "s".into(),
+            _ if self.window.is_some() && inside != "s" => format!("(SELECT * FROM {inside})"),
+            _ => inside.into(),
         };
-        let stream = self.window.as_ref().map_or_else(|| "s".into(), |window| window.sql(&over, self.is_flinks));
-        let Some(join) = &self.join else { return stream };
-        let (word, on) = (if join.is_left { "LEFT JOIN" } else { "JOIN" }, join.on);
-        format!("{stream} {word} dim ON {} = {}", source_name(on.0), source_name(on.1))
+        let mut source = self.window.as_ref().map_or_else(|| over.clone(), |window| window.sql(&over, self.is_flinks));
+        if let Some(join) = &self.join {
+            let (word, on) = (if join.is_left { "LEFT JOIN" } else { "JOIN" }, join.on);
+            let _ = write!(source, " {word} dim ON {} = {}", source_name(on.0), source_name(on.1));
+        }
+        match self.unnest {
+            Some(Unnest::CrossJoin) => source + " CROSS JOIN UNNEST(s.tags) AS u(item)",
+            Some(Unnest::Lateral) => source + ", LATERAL unnest(s.tags) AS u(item)",
+            Some(Unnest::Select) | None => source,
+        }
     }
 
     /// A condition decides which events make sessions, so it stands inside.
     fn filters_before(&self) -> bool {
         matches!(self.window, Some(Window::Session { .. }))
+    }
+
+    /// True if a table could be joined after the aggregate: no aggregate, and nothing that mixes stream and table.
+    pub(super) fn may_join_late(&self) -> bool {
+        let is_shared = self.window.as_ref().is_some_and(Window::is_shared);
+        let has_shape = !is_shared && !self.is_of_rows && self.sets.is_none() && !self.keys.is_empty();
+        let inside = matches!(self.unnest, None | Some(Unnest::Select));
+        let one_side = |expression: &Expression| owner(expression) != Some(Owner::Both);
+        let of_stream = |expression: &Expression| matches!(owner(expression), None | Some(Owner::Stream));
+        let aggregates = self.aggregates.iter().all(|aggregate| {
+            let keys = aggregate.order_by.iter().map(|order| &order.key);
+            let parts = aggregate.argument.iter().chain(&aggregate.second).chain(&aggregate.filter).chain(keys);
+            parts.into_iter().all(of_stream)
+        });
+        has_shape
+            && inside
+            && aggregates
+            && self.keys.iter().all(one_side)
+            && self.condition.as_ref().is_none_or(|condition| conjuncts(condition).into_iter().all(one_side))
     }
 
     /// `late = '…'`
@@ -209,15 +278,28 @@ impl ViewModel {
         keys.map(|(index, key)| if has(index) { key.value(row) } else { Value::Null }).collect()
     }
 
-    /// The rows that the source makes of an event: several or none with a join.
+    /// The rows that the source makes of an event: several or none with a join or `UNNEST`.
     fn source_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
+        let rows = self.joined_rows(event, dimension);
+        if self.unnest.is_none() {
+            return rows;
+        }
+        let Value::List(items) = &event[TAGS] else { return vec![] };
+        let with_items = |row: &Vec<Value>| -> Vec<Vec<Value>> {
+            let with = |item: &Value| [&row[..ITEM], std::slice::from_ref(item)].concat();
+            items.iter().map(with).collect()
+        };
+        rows.iter().flat_map(with_items).collect()
+    }
+
+    fn joined_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
         let mut row = event.to_vec();
         row.resize(WIDTH, Value::Null);
         let Some(join) = &self.join else { return vec![row] };
         let (mine, theirs) = (&event[join.on.0], join.on.1 - CODE);
         let matches =
             |other: &&Vec<Value>| !mine.is_null() && !other[theirs].is_null() && order(mine, &other[theirs]).is_eq();
-        let joined = |other: &Vec<Value>| [&row[..CODE], other].concat();
+        let joined = |other: &Vec<Value>| [&row[..CODE], other, &row[ITEM..]].concat();
         let rows: Vec<Vec<Value>> = dimension.iter().filter(matches).map(joined).collect();
         if rows.is_empty() && join.is_left { vec![row] } else { rows }
     }
@@ -271,7 +353,9 @@ impl ViewModel {
             }
             let values: Vec<Value> = slots.iter().map(|slot| slot.value.clone()).collect();
             if self.having.as_ref().is_none_or(|having| having.value(&values).truth() == Some(true)) {
-                answer.push(self.columns.iter().map(|column| output(column, &slots, &values)).collect());
+                let row: Vec<Expected> = self.columns.iter().map(|column| output(column, &slots, &values)).collect();
+                let times = if self.is_of_rows { rows.len() } else { 1 };
+                answer.extend(std::iter::repeat_n(row, times));
             }
         }
         answer.sort_by(|a: &Vec<Expected>, b| {

@@ -77,7 +77,7 @@ impl World {
             ))
             .await;
         let columns: Vec<String> = DIMENSION.iter().map(|(name, sql, _)| format!("{name} {sql}")).collect();
-        let sql = format!("CREATE TABLE dim ({}) FROM FILE 'dim.csv'", columns.join(", "));
+        let sql = format!("CREATE TABLE dim ({}) FROM FILE 'dim.csv' WITH (join = 'pinned')", columns.join(", "));
         client.try_sql(json!({ "sql": sql, "files": { "dim.csv": self.csv() } })).await.unwrap();
         for (number, model) in self.models.iter().enumerate() {
             for (name, refresh) in [(format!("v{number}"), "MANUAL"), (format!("v{number}_never"), "NEVER")] {

@@ -1,0 +1,211 @@
+//! `UNNEST`, and views without an aggregate.
+
+use arrow::array::{AsArray, ListArray, ListBuilder, StringBuilder};
+use arrow::datatypes::{Int32Type, Int64Type};
+use schemas::ItemType;
+
+use super::*;
+use crate::evidence::position_hash;
+
+/// `k`, `n`, `x`, `tags`, `at`.
+fn posts() -> StreamDef {
+    let mut stream = stream();
+    let tags = ColumnDef { name: "tags".into(), sql_type: SqlType::Array(ItemType::Text), nullable: true };
+    stream.columns.insert(3, tags);
+    stream
+}
+
+fn compile_posts(sql: &str, late: LatePolicy) -> Result<Arc<View>, Problem> {
+    let tables = [table(1, &[("a", "one"), ("b", "two"), ("b", "three")])];
+    let position = SqlPosition { line: 1, column: 1 };
+    View::compile(&ViewSource { sql, position, stream: &posts(), tables: &tables, late })
+}
+
+/// Tags of record `i`: none at all, no list, a null among them, one twice.
+fn tags_of(i: i64) -> Option<Vec<Option<&'static str>>> {
+    match i % 5 {
+        0 => Some(vec![]),
+        1 => None,
+        2 => Some(vec![Some("rust"), Some("rust"), None]),
+        3 => Some(vec![Some("sql")]),
+        _ => Some(vec![Some("a tag that is longer than a view"), Some("rust")]),
+    }
+}
+
+fn posts_rows(from: i64, to: i64) -> RecordBatch {
+    let plain = rows(from, to);
+    let mut lists = ListBuilder::new(StringBuilder::new());
+    for i in from..to {
+        match tags_of(i) {
+            Some(tags) => lists.append_value(tags),
+            None => lists.append_null(),
+        }
+    }
+    let lists: ListArray = lists.finish();
+    let mut columns = plain.columns().to_vec();
+    columns.insert(3, Arc::new(lists));
+    RecordBatch::try_new(posts().log_schema(), columns).unwrap()
+}
+
+fn fold(view: &Arc<View>, piece: i64, reversed: bool) -> (RecordBatch, LedgerCounts) {
+    let (mut parts, mut counts) = (vec![], LedgerCounts::default());
+    let mut folder = Folder::new(view).unwrap();
+    for from in (0..300).step_by(piece as usize) {
+        counts.add(&folder.fold(1, from as u64, &posts_rows(from, (from + piece).min(300))).unwrap());
+        if from % 3 == 0 {
+            parts.extend(folder.take().unwrap());
+        }
+    }
+    parts.extend(folder.take().unwrap());
+    if reversed {
+        parts.reverse();
+    }
+    (states::merge(view, &parts).unwrap(), counts)
+}
+
+const SPELLINGS: [&str; 6] = [
+    "SELECT tag, count(*) AS c FROM (SELECT unnest(tags) AS tag FROM s) AS q GROUP BY tag",
+    "SELECT unnest(tags) AS tag, count(*) AS c FROM s GROUP BY 1",
+    "SELECT tag, count(*) AS c FROM s CROSS JOIN UNNEST(s.tags) AS t(tag) GROUP BY tag",
+    "SELECT t.tag, count(*) AS c FROM s, UNNEST(tags) AS t(tag) GROUP BY t.tag",
+    "SELECT t.tag, count(*) AS c FROM s JOIN LATERAL unnest(s.tags) AS t(tag) ON true GROUP BY t.tag",
+    "SELECT tag, count(*) AS c FROM s CROSS JOIN LATERAL (SELECT unnest(s.tags) AS tag) AS t GROUP BY tag",
+];
+
+/// 60 records each with two times `rust`, one null, one `sql`, one long tag and `rust`.
+#[rstest]
+fn hashtags_are_counted_in_every_spelling(#[values(0, 1, 2, 3, 4, 5)] spelling: usize) {
+    let view = compile_posts(SPELLINGS[spelling], LatePolicy::Include).unwrap_or_else(|e| panic!("{}", e.text()));
+    let (states, counts) = fold(&view, 300, false);
+    // records without an item reach no cell
+    assert_eq!((counts.records, counts.counted, counts.filtered), (300, 180, 120));
+    let mut cells = crate::cells::CellTable::new(&view).unwrap();
+    cells.merge(&states).unwrap();
+    let answer = cells.answer().unwrap();
+    let tags = answer.column(0).as_string_view();
+    let mut found: Vec<(Option<&str>, i64)> = tags
+        .iter()
+        .zip(answer.column(2).as_primitive::<Int64Type>().values())
+        .map(|(tag, count)| (tag, *count))
+        .collect();
+    found.sort_unstable();
+    let expected = [(None, 60), (Some("a tag that is longer than a view"), 60), (Some("rust"), 180), (Some("sql"), 60)];
+    assert_eq!(found, expected);
+}
+
+/// The evidence counts rows: a record that is twice in a cell is counted there twice, with its hash.
+#[test]
+fn a_record_with_two_rows_in_a_cell_is_evidence_twice() {
+    let view = compile_posts(SPELLINGS[2], LatePolicy::Include).unwrap();
+    let mut folder = Folder::new(&view).unwrap();
+    folder.fold(1, 2, &posts_rows(2, 3)).unwrap();
+    let states = states::sort(&view, &folder.take().unwrap().unwrap()).unwrap();
+    let number = |name: &str| states.column_by_name(name).unwrap().as_primitive::<Int64Type>().values().to_vec();
+    let (hi, lo) = position_hash(1, 2);
+    // the null first, then `rust`
+    assert_eq!(number("_n"), [1, 2]);
+    assert_eq!(number("_fp_hi"), [hi as i64, hi.wrapping_mul(2) as i64]);
+    assert_eq!(number("_fp_lo"), [lo as i64, lo.wrapping_mul(2) as i64]);
+}
+
+const VIEWS: [&str; 11] = [
+    "SELECT tag, count(*) AS c, sum(n) AS n, array_agg(k ORDER BY n) AS l FROM s CROSS JOIN UNNEST(s.tags) AS t(tag) GROUP BY tag",
+    "SELECT tag, window_end, count(*) AS c FROM HOP((SELECT *, unnest(tags) AS tag FROM s), at, INTERVAL '8 seconds', INTERVAL '1 minute') GROUP BY tag, window_end",
+    "SELECT tag, window_start, count(*) AS c FROM SESSION((SELECT unnest(tags) AS tag, at FROM s), tag, at, INTERVAL '3 seconds') GROUP BY tag, window_start",
+    "SELECT label, tag, count(*) AS c FROM s JOIN t ON s.k = t.code, UNNEST(s.tags) AS u(tag) WHERE tag <> 'sql' GROUP BY label, tag",
+    "SELECT unnest(tags) AS tag, unnest(ARRAY[1, 2]) AS place, count(*) AS c FROM s GROUP BY 1, 2",
+    "SELECT k, n * 2 AS twice, x, tags, at FROM s WHERE n > 10",
+    "SELECT * FROM s",
+    "SELECT k, tag, cardinality(tags) AS tags FROM s CROSS JOIN UNNEST(s.tags) AS u(tag) WHERE n IS NOT NULL",
+    "SELECT s.k, label, unnest(tags) AS tag FROM s LEFT JOIN t ON s.k = t.code",
+    "SELECT k, window_start, n FROM TUMBLE(s, at, INTERVAL '10 seconds') ORDER BY n DESC LIMIT 5",
+    "SELECT x, date_trunc('minute', at) AS minute, upper(k) AS u FROM (SELECT * FROM s WHERE k <> 'c') AS q",
+];
+
+#[rstest]
+fn pieces_of_arrays_and_rows_give_the_same_bytes(
+    #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)] view: usize,
+    #[values(LatePolicy::Include, LatePolicy::Drop)] late: LatePolicy,
+) {
+    let view = compile_posts(VIEWS[view], late).unwrap_or_else(|e| panic!("{}", e.text()));
+    let (whole, whole_counts) = fold(&view, 300, false);
+    assert_eq!((whole_counts.records, whole_counts.balance()), (300, 0), "{whole_counts:?}");
+    for (piece, reversed) in [(1, false), (7, true), (64, false)] {
+        let (states, counts) = fold(&view, piece, reversed);
+        assert_eq!(states.columns(), whole.columns(), "pieces of {piece}");
+        assert_eq!(counts, whole_counts, "pieces of {piece}");
+    }
+}
+
+#[test]
+fn rows_are_keyed_by_position_and_number() {
+    let view = compile_posts(VIEWS[7], LatePolicy::Include).unwrap();
+    assert!(view.is_of_rows() && view.fans_out());
+    let (states, counts) = fold(&view, 300, true);
+    let numbers = states.column(2).as_primitive::<Int32Type>().values();
+    let offsets = states.column(1).as_primitive::<Int64Type>().values();
+    let mut expected = vec![];
+    // every fifth record has a null `n`; the others of them three, one or two tags
+    for i in (0..300).filter(|i| i % 5 != 0) {
+        let tags = tags_of(i).map_or(0, |tags| tags.len());
+        expected.extend((0..tags).map(|number| (i, number as i32)));
+    }
+    let found: Vec<(i64, i32)> = offsets.iter().copied().zip(numbers.iter().copied()).collect();
+    assert_eq!(found, expected);
+    assert_eq!(counts.counted, 180);
+    let names: Vec<String> = view.output_schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["k", "tag", "tags"]);
+}
+
+/// What is the platform's own comes into a view only by a name of its own.
+#[test]
+fn all_columns_are_those_of_the_stream() {
+    let names = |sql: &str| -> Vec<String> {
+        let view = compile_posts(sql, LatePolicy::Include).unwrap_or_else(|e| panic!("{}", e.text()));
+        view.output_schema().fields().iter().map(|field| field.name().clone()).collect()
+    };
+    assert_eq!(names("SELECT * FROM s"), ["k", "n", "x", "tags", "at"]);
+    assert_eq!(names("SELECT *, _offset AS place FROM s"), ["k", "n", "x", "tags", "at", "place"]);
+}
+
+/// Two rows of one position can only come from counting a record twice: that is seen, and not hidden.
+#[test]
+fn a_row_that_is_counted_twice_is_seen() {
+    let view = compile_posts(VIEWS[5], LatePolicy::Include).unwrap();
+    let (states, _) = fold(&view, 300, false);
+    let twice = states::merge(&view, &[states.clone(), states.slice(3, 1)]).unwrap();
+    assert_eq!(twice.num_rows(), states.num_rows());
+    let counts =
+        |states: &RecordBatch| states.column_by_name("_n").unwrap().as_primitive::<Int64Type>().values().to_vec();
+    assert_eq!(counts(&states).iter().max(), Some(&1));
+    assert_eq!(counts(&twice)[3], 2);
+}
+
+#[rstest]
+#[case::two_arrays(
+    "SELECT a, b, count(*) AS c FROM s, UNNEST(s.tags) AS t(a), UNNEST(s.tags) AS u(b) GROUP BY a, b",
+    "more than one UNNEST"
+)]
+#[case::left("SELECT tag, count(*) AS c FROM s LEFT JOIN UNNEST(s.tags) AS t(tag) ON true GROUP BY tag", "LATERAL")]
+#[case::lateral(
+    "SELECT m, count(*) AS c FROM s CROSS JOIN LATERAL (SELECT s.n + 1 AS m WHERE s.n > 1) AS t GROUP BY m",
+    "LATERAL"
+)]
+#[case::above("SELECT unnest(array_agg(k)) AS k FROM s", "UNNEST of what an aggregate gives")]
+#[case::not_an_array("SELECT unnest(n) AS n, count(*) AS c FROM s GROUP BY 1", "unnest")]
+#[case::hop(
+    "SELECT k, window_end FROM HOP(s, at, INTERVAL '1 second', INTERVAL '1 minute')",
+    "a record lies in several windows"
+)]
+#[case::limit_inside("SELECT k FROM (SELECT * FROM s LIMIT 3) AS q JOIN t ON q.k = t.code", "LIMIT")]
+#[case::window_function("SELECT k, row_number() OVER (ORDER BY at) AS r FROM s", "window function")]
+#[case::now("SELECT k, now() AS at FROM s", "now()")]
+#[case::no_column("SELECT _offset FROM s", "no column of its own")]
+#[case::no_stream("SELECT label FROM t", "does not read the stream")]
+#[case::union("SELECT k FROM s UNION ALL SELECT k FROM s", "UNION")]
+fn rows_that_cannot_be_folded_twice_are_refused(#[case] sql: &str, #[case] words: &str) {
+    let problem = compile_posts(sql, LatePolicy::Include).expect_err("refused");
+    let text = problem.text();
+    assert!(text.contains(words), "{text}");
+    assert_ne!(problem.code, Code::Internal, "{text}");
+}
