@@ -40,6 +40,10 @@ bless:
 kafka WHAT:
     infra/components/kafka.sh {{WHAT}}
 
+# a real PostgreSQL server: start | stop | wipe | status
+postgres WHAT:
+    infra/components/postgres.sh {{WHAT}}
+
 # a real S3 server on loopback, likewise
 s3 WHAT:
     infra/components/s3.sh {{WHAT}}

@@ -82,6 +82,8 @@ impl Auditor<'_> {
         let inputs = inputs::check_inputs(self, &mut violations);
         let ledger = self.check_ledger(&mut violations);
         let cells = if self.is_first_over_history() {
+            // the caller samples cells for the oracle as they go by: it is all that checks this run
+            while new()?.is_some() {}
             let skipped = "the first run over the history before the view: there is nothing to compare it with";
             CellCheck { compared: 0, differing: 0, samples: vec![], skipped: Some(skipped.into()) }
         } else {

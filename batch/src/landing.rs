@@ -7,16 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use parking_lot::Mutex;
 use schemas::column::APPEND_TIME;
 use schemas::{Cut, Limits, Offset, Partition, Problem, StreamDef};
 use storage::StorageError;
 use storage::clock::Clock;
+use storage::footprint;
 use storage::layers::BacklogSize;
 use storage::log::{Frame, Log};
 use storage::master::Master;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +58,8 @@ pub struct LandingParts {
     pub clock: Arc<dyn Clock>,
     /// Bounds.
     pub limits: Limits,
+    /// Of all streams, so many have a range in memory at the same time; the others wait.
+    pub at_once: Arc<Semaphore>,
 }
 
 /// The landing of one stream.
@@ -65,8 +69,16 @@ pub struct Landing {
     turn: tokio::sync::Mutex<()>,
     /// Bytes in memory that a record took in the last landing.
     record_bytes: Mutex<usize>,
-    /// Where the backlog began when it was looked at last, and since when.
-    backlog_from: Mutex<(Cut, Instant)>,
+    /// The backlog when it was looked at last.
+    backlog: Mutex<Backlog>,
+}
+
+/// A backlog that stands where it stood.
+struct Backlog {
+    from: Cut,
+    since: Instant,
+    /// What a record is taken for. It only grows while nothing moves: who was refused stays refused.
+    record_bytes: usize,
 }
 
 impl std::fmt::Debug for Landing {
@@ -78,8 +90,8 @@ impl std::fmt::Debug for Landing {
 impl Landing {
     /// A landing that does nothing until it is run or asked.
     pub fn new(parts: LandingParts) -> Self {
-        let backlog_from = Mutex::new((Cut::default(), Instant::now()));
-        Self { parts, turn: tokio::sync::Mutex::new(()), record_bytes: Mutex::new(RECORD_BYTES_GUESS), backlog_from }
+        let backlog = Mutex::new(Backlog { from: Cut::default(), since: Instant::now(), record_bytes: 0 });
+        Self { parts, turn: tokio::sync::Mutex::new(()), record_bytes: Mutex::new(RECORD_BYTES_GUESS), backlog }
     }
 
     /// What the log has to keep: records that have not landed, or are in no checkpoint of speed's.
@@ -87,12 +99,14 @@ impl Landing {
         let landed = self.parts.master.landed();
         let from = (self.parts.durable)().map_or_else(|| landed.clone(), |durable| landed.meet(&durable));
         let records = from.records_until(&self.parts.log.head());
-        let bytes = records.saturating_mul(*self.record_bytes.lock() as u64);
-        let mut stands = self.backlog_from.lock();
-        if records == 0 || !stands.0.same_position(&from) {
-            *stands = (from, Instant::now());
+        let record_bytes = *self.record_bytes.lock();
+        let mut stands = self.backlog.lock();
+        if records == 0 || !stands.from.same_position(&from) {
+            *stands = Backlog { from, since: Instant::now(), record_bytes };
         }
-        BacklogSize { bytes, stands_for: stands.1.elapsed() }
+        stands.record_bytes = stands.record_bytes.max(record_bytes);
+        let bytes = records.saturating_mul(stands.record_bytes as u64);
+        BacklogSize { bytes, stands_for: stands.since.elapsed() }
     }
 
     /// The master that it lands into.
@@ -112,6 +126,7 @@ impl Landing {
             if cut.is_at_most(&landed) {
                 return Ok(());
             }
+            let _memory = self.parts.at_once.acquire().await.map_err(internal)?;
             let frames = self.read_chunk(&landed, cut).await?;
             if frames.is_empty() {
                 return Err(internal(format!(
@@ -322,11 +337,6 @@ async fn append_time(log: &dyn Log, partition: Partition, offset: Offset) -> Res
     Ok(times.value(0))
 }
 
-/// Bytes of the values of a frame: what rows share with other frames counts for neither.
 fn bytes_of(frame: &Frame) -> usize {
-    let bytes = |column: &ArrayRef| match column.as_string_view_opt() {
-        Some(strings) => strings.len() * size_of::<u128>() + strings.total_buffer_bytes_used(),
-        None => column.to_data().get_slice_memory_size().unwrap_or_default(),
-    };
-    frame.rows.columns().iter().map(bytes).sum()
+    footprint::bytes_of(&frame.rows)
 }

@@ -259,6 +259,7 @@ async fn land_from_log(
         durable: Arc::new(|| None::<Cut>),
         clock: Arc::new(SystemClock),
         limits: Limits::default(),
+        at_once: Arc::new(tokio::sync::Semaphore::new(1)),
     });
     let clock = Clock::start();
     landing.land_to(&head).await.map_err(|problem| anyhow::anyhow!(problem.text()))?;

@@ -30,15 +30,18 @@ use std::sync::Arc;
 use anyhow::Context;
 use batch::{RunParts, RunService, Schedule};
 use ingest::service::{IngestParts, IngestService};
+use schemas::{Code, Problem};
 use serving::engine::QueryEngine;
 use serving::http::HttpState;
+use serving::sinks::{SinkParts, SinkService};
 use speed::SpeedService;
 use storage::catalog::CatalogStore;
 use storage::clock::Clock;
 use storage::deltas::DeltaStore;
+use storage::log::TailShares;
 use storage::owner::{Claim, Ownership};
 use storage::store::Store;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -216,7 +219,7 @@ async fn wire(
     };
     let store = store.with_cache(&folder.cache(), config.limits.store_cache_bytes_max)?.with_scratch(&folder.upload());
     let tasks = Tasks::new();
-    own(config, folder, &store, &clock, &tasks, stop).await?;
+    let store = owned(config, folder, store, &clock, &tasks, stop).await?;
     // only now: what is half written in another's store is not ours to remove
     store.sweep().await?;
     let catalog = Arc::new(CatalogStore::open(store.clone()).await?);
@@ -229,6 +232,8 @@ async fn wire(
         speed: Arc::clone(&speed),
         clock: Arc::clone(&clock),
         limits: limits.clone(),
+        landings: Arc::new(Semaphore::new(limits.landings_at_once.max(1))),
+        tails: TailShares::new(limits.log_tails_bytes_max),
         folder: Arc::clone(folder),
         tasks: tasks.clone(),
         kafka: config.kafka.clone(),
@@ -281,30 +286,30 @@ async fn wire(
 }
 
 /// Takes a store that other nodes may reach. The lock of the data folder is enough for a store that is in it.
-async fn own(
+async fn owned(
     config: &Config,
     folder: &DataFolder,
-    store: &Store,
+    store: Store,
     clock: &Arc<dyn Clock>,
     tasks: &Tasks,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Store> {
     if config.store_url.is_none() {
-        return Ok(());
+        return Ok(store);
     }
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let place = format!("{}:{}", host.trim(), folder.root().display());
-    let ownership = Ownership::take(store, Claim { node: folder.node()?, place }, clock).await;
-    let ownership = ownership.map_err(|problem| anyhow::anyhow!(problem.text()))?;
-    let stop = stop.clone();
+    let ownership = Ownership::take(&store, Claim { node: folder.node()?, place }, clock).await;
+    let ownership = Arc::new(ownership.map_err(|problem| anyhow::anyhow!(problem.text()))?);
+    let (stop, watched) = (stop.clone(), Arc::clone(&ownership));
     tasks.spawn("store", async move {
         tokio::select! {
             biased;
-            overtaken = ownership.watch() => overtaken,
+            overtaken = watched.watch() => overtaken,
             () = stop.cancelled() => Ok(()),
         }
     });
-    Ok(())
+    Ok(store.owned_by(ownership))
 }
 
 /// Folds what the logs hold beyond the deltas; fails if background work does.
@@ -333,9 +338,26 @@ async fn served(tasks: &Tasks, mut server: JoinHandle<std::io::Result<()>>) -> a
 async fn run(wired: Wired, server: JoinHandle<std::io::Result<()>>, stop: CancellationToken) -> anyhow::Result<()> {
     wired.tasks.spawn("runs", Arc::clone(&wired.runs).work(wired.background.clone()));
     wired.tasks.spawn("schedule", schedule(&wired).run(wired.background.clone()));
+    wired.tasks.spawn("sinks", sinks(&wired).run(wired.background.clone().cancelled_owned()));
+    let (engine, stopped) = (Arc::clone(&wired.engine), stop.clone());
+    wired.tasks.spawn("changes", async move {
+        stopped.cancelled().await;
+        // their requests would keep the server from ending
+        engine.end_changes();
+        Ok(())
+    });
     let result = served(&wired.tasks, server).await;
     stop.cancel();
     result.and(wired.wind_down().await)
+}
+
+fn sinks(wired: &Wired) -> SinkService {
+    let kafka = wired.registry.parts.kafka.clone();
+    let cluster = move |brokers: Option<&str>| {
+        kafka.cluster(brokers).map_err(|error| Problem::new(Code::InvalidSql, format!("{error:#}")))
+    };
+    let (engine, exports) = (Arc::clone(&wired.engine), wired.registry.parts.folder.exports());
+    SinkService::new(SinkParts { engine, exports, clusters: Arc::new(cluster) })
 }
 
 fn schedule(wired: &Wired) -> Schedule {

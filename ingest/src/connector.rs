@@ -11,6 +11,7 @@
 //! records) is read again from there: a duplicate is found to be one again, a bad record is known by its dead letter.
 //! Why so: `docs/adr/0004-kafka-log.md`.
 
+mod ahead;
 mod book;
 mod intake;
 mod places;
@@ -125,7 +126,7 @@ impl Connector {
                 Arc::clone(&parts.dead_letters),
                 Arc::clone(&parts.receipts),
             ),
-            letters: DeadLetters::new(Arc::clone(&parts.dead_letters), clock(), parts.limits.record_bytes_max),
+            letters: DeadLetters::new(Arc::clone(&parts.dead_letters), clock(), &parts.limits),
             backlog: Backlog::new(parts.backlogs.clone(), &parts.limits),
             book: tokio::sync::Mutex::new(book),
             status: Mutex::new(status),

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use schemas::{Offset, Partition};
+use schemas::{Limits, Offset, Partition};
 use storage::StorageError;
 use storage::clock::Clock;
 use storage::log::{Log, Pending};
@@ -47,24 +47,31 @@ pub(crate) struct DeadLetters {
     clock: Arc<dyn Clock>,
     /// Kept of one record. A larger record is larger than any that is taken.
     raw_bytes_max: usize,
+    /// Kept on disk; more are refused.
+    bytes_max: u64,
     last_append_us: OnceCell<Mutex<i64>>,
 }
 
 impl DeadLetters {
-    pub(crate) fn new(log: Arc<dyn Log>, clock: Arc<dyn Clock>, raw_bytes_max: usize) -> Self {
-        Self { log, clock, raw_bytes_max, last_append_us: OnceCell::new() }
+    pub(crate) fn new(log: Arc<dyn Log>, clock: Arc<dyn Clock>, limits: &Limits) -> Self {
+        let (raw_bytes_max, bytes_max) = (limits.record_bytes_max, limits.dead_letters_bytes_max as u64);
+        Self { log, clock, raw_bytes_max, bytes_max, last_append_us: OnceCell::new() }
     }
 
     /// Queues the bad records of a request; gives their append time.
     ///
     /// # Errors
-    /// As the log's append.
+    /// `Full` when the disk holds as many as it may; as the log's append.
     pub(crate) async fn queue(
         &self,
         payload: &[u8],
         bad: &[BadRecord],
         sender: &Sender,
     ) -> Result<(Pending, i64), StorageError> {
+        if self.log.bytes().is_some_and(|bytes| bytes > self.bytes_max) {
+            let what = format!("the log of dead letters (limits.dead_letters_bytes_max: {})", self.bytes_max);
+            return Err(StorageError::Full { what });
+        }
         let recover =
             || async { last_append_time(self.log.as_ref(), 0).await.map(|last| Mutex::new(last.unwrap_or(i64::MIN))) };
         let last_append_us = self.last_append_us.get_or_try_init(recover).await?;

@@ -97,6 +97,10 @@ async fn take(
     };
     let timing = time::timing(headers, service.now_us())?;
     let mut reservation = service.reserve();
+    if let Err(problem) = service.check_progress(stream) {
+        discard(&mut body.into_data_stream(), service.limits().body_bytes_max).await;
+        return Err(problem);
+    }
     let bytes = read_body(body, headers, service.limits().body_bytes_max, &mut reservation).await?;
     let payload = Payload { bytes, encoding, format, content_type: content_type.to_owned(), timing };
     service.ingest_reserved(stream, payload, options, reservation).await

@@ -33,6 +33,8 @@ use crate::admission::{Admitted, AdmittedPart, append_time_at, first_since};
 
 /// Rows after which the log of receipts is rolled up: one row per bucket instead of one per request.
 const ROLL_UP_ROWS: u64 = 16_384;
+/// Buckets of ten minutes that are left by a roll-up: those of older days become one a day.
+const BUCKETS_MAX: usize = 131_072;
 /// Rows read at once.
 const READ_ROWS: usize = 65_536;
 
@@ -220,6 +222,7 @@ impl Receipts {
             let mut book = book.lock();
             // marks of dead letters that are no longer kept
             book.replayed = book.replayed.split_off(&self.letters.start().offset(0));
+            book.add_up_old_days(BUCKETS_MAX);
             book.summary()
         };
         if book.lock().rows_since_summary <= ROLL_UP_ROWS.max(entries.len() as u64 * 2) {

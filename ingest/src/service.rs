@@ -147,6 +147,19 @@ impl IngestService {
         self.parts.clock.now_us()
     }
 
+    /// Whether requests to a stream have a chance: asked before a body is read. Nobody else is told of a stream's log
+    /// that does not answer than those who write to it.
+    ///
+    /// # Errors
+    /// `storage_unavailable`: what is being written has not ended for long. Nothing of the request was written.
+    pub fn check_progress(&self, stream: &str) -> Result<(), Problem> {
+        match self.door(stream) {
+            Ok(door) => door.check_progress(),
+            // told once its body is read, as everything that is wrong with a request
+            Err(_) => Ok(()),
+        }
+    }
+
     /// An empty reservation: whoever reads a body holds what he has read.
     pub fn reserve(&self) -> Reservation {
         Reservation::new(&self.in_flight)
@@ -163,6 +176,7 @@ impl IngestService {
         payload: Payload,
         options: IngestOptions,
     ) -> Result<IngestAnswer, Problem> {
+        self.check_progress(stream)?;
         let mut reservation = self.reserve();
         reservation.hold(payload.bytes.len())?;
         self.ingest_reserved(stream, payload, options, reservation).await

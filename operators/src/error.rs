@@ -2,20 +2,59 @@
 
 use datafusion::common::{DataFusionError, SchemaError};
 use schemas::problem::{SqlPosition, did_you_mean};
-use schemas::{Code, Problem};
+use schemas::{Code, Problem, statement};
 
 /// Turns an error of planning or running `sql` into a problem.
 ///
 /// `origin` is where `sql` begins in the text that the user sent (`whole`).
 pub fn problem(error: &DataFusionError, whole: &str, origin: SqlPosition) -> Problem {
     let root = error.find_root();
-    let (code, message, hint) = describe(root);
-    let mut problem = Problem::new(code, message);
-    problem.hint = hint;
-    match position_of(error, root) {
+    let (problem, place) = as_written_elsewhere(root, whole).unwrap_or_else(|| {
+        let (code, message, hint) = describe(root);
+        (Problem { hint, ..Problem::new(code, message) }, None)
+    });
+    let place = place.or_else(|| position_of(error, root)).or_else(|| named_first(root, &problem.detail, whole));
+    match place {
         Some(at) => problem.at(whole, moved(at, origin)),
         None => problem,
     }
+}
+
+/// A refusal at the first of these constructs that stands in a text, which itself begins at `origin`.
+pub(crate) fn at_construct(problem: Problem, constructs: &[String], text: &str, origin: SqlPosition) -> Problem {
+    match constructs.iter().find_map(|construct| statement::place_of(text, construct)) {
+        Some(at) => problem.at(text, moved(at, origin)),
+        None => problem,
+    }
+}
+
+/// What planning could not understand because another system writes it so.
+fn as_written_elsewhere(root: &DataFusionError, sql: &str) -> Option<(Problem, Option<SqlPosition>)> {
+    let construct = || statement::foreign(sql).map(|(problem, place)| (problem, Some(place)));
+    match root {
+        DataFusionError::Plan(message) => {
+            let name = message.strip_prefix("Invalid function '")?.split('\'').next()?;
+            construct().or_else(|| statement::foreign_function(name).map(|problem| (problem, None)))
+        }
+        DataFusionError::NotImplemented(_) | DataFusionError::SQL(..) => construct(),
+        _ => None,
+    }
+}
+
+/// The place of what a message of planning names first, by the house's rule: `HOP: the slide is …`.
+fn named_first(root: &DataFusionError, message: &str, sql: &str) -> Option<SqlPosition> {
+    use DataFusionError::{External, NotImplemented, Plan};
+    if !matches!(root, Plan(_) | NotImplemented(_) | External(_)) {
+        return None;
+    }
+    let end = message.find([':', '('])?;
+    let named = message[..end].trim();
+    let is_name = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !named.split(' ').all(is_name) {
+        return None;
+    }
+    // a call rather than a column of the same name
+    statement::place_of(sql, &format!("{named} (")).or_else(|| statement::place_of(sql, named))
 }
 
 /// A position inside a text that itself begins at `origin`.
@@ -55,8 +94,13 @@ fn describe_plan(message: &str) -> (Code, String, Option<String>) {
         let name = name.strip_prefix("public.").unwrap_or(name);
         return (Code::NotFound, format!("there is no stream, view or table {name}"), None);
     }
-    let code = if message.starts_with("Invalid function") { Code::NotFound } else { Code::InvalidSql };
-    (code, first_line(message), None)
+    if let Some(rest) = message.strip_prefix("Invalid function '") {
+        let (name, rest) = rest.split_once('\'').unwrap_or((rest, ""));
+        let guess = rest.split('\'').nth(1).and_then(|guess| did_you_mean(name, [guess]));
+        let hint = guess.map(|guess| format!("did you mean {guess}?"));
+        return (Code::NotFound, format!("there is no function {name}"), hint);
+    }
+    (Code::InvalidSql, first_line(message), None)
 }
 
 fn describe_schema(error: &SchemaError) -> (Code, String, Option<String>) {

@@ -22,7 +22,7 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use parking_lot::Mutex;
 use schemas::limits::MICRO_BATCH_ROWS;
-use schemas::{Code, LatePolicy, LedgerCounts, Offset, Partition, Problem};
+use schemas::{Code, LedgerCounts, Offset, Partition, Problem};
 
 use crate::cells::{CellTable, compute_problem};
 use crate::view::{FEED, View, feed_table};
@@ -179,9 +179,9 @@ impl Folder {
         Ok(RecordBatch::try_new(rows.schema(), columns)?)
     }
 
-    /// Rows that are kept, and the late ones apart if the view drops them.
+    /// Rows that are kept, and the late ones apart if the view leaves them out.
     fn split_late(&self, rows: RecordBatch) -> Result<(RecordBatch, Option<RecordBatch>)> {
-        let (LatePolicy::Drop, Some(column)) = (self.view.late_policy(), self.view.cells.late_column) else {
+        let Some(column) = self.view.cells.late_column.filter(|_| self.view.late_policy().leaves_out()) else {
             return Ok((rows, None));
         };
         let late: &BooleanArray = rows.column(column).as_boolean();
@@ -228,7 +228,7 @@ impl Folder {
         self.table.take()
     }
 
-    /// From now on remembers the records that `late = 'drop'` leaves out.
+    /// From now on remembers the late records that are left out.
     pub fn keep_late(&mut self) {
         self.late.get_or_insert_default();
     }

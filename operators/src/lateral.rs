@@ -23,7 +23,7 @@ use sqlparser::ast::{FunctionArg, FunctionArgExpr, ObjectName, TableFactor};
 /// Qualifies what the subquery computes while the row's own columns stand beside it: no table is called so.
 const INSIDE: &str = "__lateral";
 /// What DataFusion calls a column that is about to be taken apart: no user's column is called so.
-const PLACEHOLDER: &str = "__unnest_placeholder";
+pub(crate) const PLACEHOLDER: &str = "__unnest_placeholder";
 
 /// The plan with joins of this kind written as what can be run. Other plans are handed back as they are.
 ///

@@ -26,4 +26,4 @@ pub use folder::Folder;
 pub use lateral::{LateralPlanner, without_lateral};
 pub use merged::StateSource;
 pub use row_finish::RowFinish;
-pub use view::{StaticTable, View, ViewSource};
+pub use view::{Frontier, StaticTable, View, ViewSource, WINDOW_FINAL};

@@ -30,7 +30,7 @@ use datafusion::scalar::ScalarValue;
 
 use self::window_exec::WindowExec;
 use crate::aggregates::name_view;
-use crate::view::{CELLS, CellPlan, StaticTable, View};
+use crate::view::{CELLS, CellPlan, Frontier, StaticTable, View};
 use crate::windows::{ALL_WINDOWS, WindowRange, Windows};
 
 /// Where the states of a view come from: a batch view, deltas, a tail, or all of them.
@@ -55,14 +55,44 @@ pub fn table(view: &Arc<View>, name: &str, source: Arc<dyn StateSource>) -> Resu
 }
 
 /// The same with this version of the table that the view joins when it is read.
+///
+/// # Errors
+/// As [`table`].
 pub fn table_at(
     view: &Arc<View>,
     name: &str,
     source: Arc<dyn StateSource>,
     dimension: Option<Arc<StaticTable>>,
 ) -> Result<Arc<dyn TableProvider>> {
+    over(view, view.finish().clone(), name, source, dimension)
+}
+
+/// [`table`] with one more column at the end, [`crate::WINDOW_FINAL`]: true where no record that is in time can
+/// change the row any more; the frontier is that of the position that the states were read at. A view without windows over
+/// the event time has no such column, and neither has one that joins a table when it is read.
+///
+/// # Errors
+/// As [`table`].
+pub fn table_with_finality(
+    view: &Arc<View>,
+    name: &str,
+    source: Arc<dyn StateSource>,
+    frontier: &Frontier,
+) -> Result<Arc<dyn TableProvider>> {
+    let finish = view.finish_with_finality(frontier)?;
+    over(view, finish.unwrap_or_else(|| view.finish().clone()), name, source, view.current_dimension())
+}
+
+/// A finish as a table over the states.
+fn over(
+    view: &Arc<View>,
+    finish: LogicalPlan,
+    name: &str,
+    source: Arc<dyn StateSource>,
+    dimension: Option<Arc<StaticTable>>,
+) -> Result<Arc<dyn TableProvider>> {
     let cells = provider_as_source(Arc::new(Cells { view: Arc::clone(view), source, dimension }));
-    let plan = view.finish().clone().transform_up(|node| match node {
+    let plan = finish.transform_up(|node| match node {
         LogicalPlan::TableScan(mut scan) if scan.table_name.table() == CELLS => {
             scan.source = Arc::clone(&cells);
             Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
@@ -177,8 +207,11 @@ impl Split {
         if let (Some(Windows::Panes { spec, .. }), false) = (&cells.windows, windows == ALL_WINDOWS) {
             let (first, end) = if windows.is_empty() { (0, 0) } else { spec.panes_of(&windows) };
             let pane = || Expr::Column(Column::new_unqualified(names[0]));
-            let time = |us: i64| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));
-            below.push(pane().gt_eq(time(first)).and(pane().lt(time(end))));
+            let bound = |bound: i64| match spec.is_counted() {
+                true => lit(bound),
+                false => lit(ScalarValue::TimestampMicrosecond(Some(bound), Some("UTC".into()))),
+            };
+            below.push(pane().gt_eq(bound(first)).and(pane().lt(bound(end))));
         }
         Self { below, above, windows }
     }

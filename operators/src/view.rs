@@ -7,20 +7,28 @@
 
 mod compile;
 mod dimension;
+mod feed;
+mod finality;
 mod grouping;
 mod hidden;
+mod parsed;
 mod reads;
 mod refuse;
 mod rows;
 mod shown;
+mod side;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod windowed;
 
 use std::sync::Arc;
 
-pub(crate) use compile::{FEED, feed_table};
 pub(crate) use dimension::{Dimension, STATES};
+pub(crate) use feed::{FEED, feed_table};
+use finality::Finality;
+pub use finality::{Frontier, WINDOW_FINAL};
+pub use touched::{StoredCell, StoredCells, Touched};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -74,7 +82,7 @@ pub struct View {
     input_columns: Vec<usize>,
     /// Schema of the row program's input: the input columns, then partition and offset.
     feed_schema: SchemaRef,
-    /// Below the aggregate, reading [`compile::FEED`].
+    /// Below the aggregate, reading [`FEED`].
     program: LogicalPlan,
     /// True if one record can become several rows (a join, `UNNEST`).
     fans_out: bool,
@@ -84,6 +92,8 @@ pub struct View {
     pub(crate) cells: CellPlan,
     /// The table that is joined to the cells when they are read.
     dimension: Option<Dimension>,
+    /// When a cell's window is final, if it has one over the event time.
+    finality: Option<Finality>,
     /// Above the aggregate, reading [`CELLS`].
     finish: LogicalPlan,
     is_global: bool,

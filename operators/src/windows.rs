@@ -1,4 +1,5 @@
-//! Windows: the table functions `TUMBLE`, `HOP`, `CUMULATE` and `SESSION`, and what they are made of.
+//! Windows: the table functions `TUMBLE`, `HOP`, `CUMULATE`, `SESSION`, `COUNT_WINDOW` and `GLOBAL_WINDOW`, and what they
+//! are made of.
 //!
 //! `TUMBLE(t, ts, INTERVAL '1 day')` is `t` with the columns `window_start` and `window_end`: windows
 //! of that length, aligned to the epoch, UTC, start included, end excluded.
@@ -8,6 +9,7 @@
 
 mod arguments;
 mod function;
+mod global;
 mod panes;
 mod planner;
 mod rows;

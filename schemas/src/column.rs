@@ -15,6 +15,10 @@ pub const APPEND_TIME: &str = "_append_time";
 /// first. A function of the partition's prefix, stored so that both layers decide lateness alike.
 pub const MAX_EVENT_TIME: &str = "_max_event_time";
 
+/// When a record was processed, as views read it. Two layers process a record, each at a time of its own and a run once
+/// more: what is the same for all of them is when the log took it, so this is [`APPEND_TIME`] under another name.
+pub const PROCESSING_TIME: &str = "_processing_time";
+
 /// Which incarnation of its topic a record was read from; only where a stream is read from a topic.
 pub const SOURCE_EPOCH: &str = "_source_epoch";
 /// A record's offset in its topic; the partition is the stream's own.

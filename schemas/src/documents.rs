@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod manifest;
 pub mod owner;
 pub mod run;
+pub mod sink;
 pub mod source;
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub const MICRO_BATCH_ROWS: usize = 65_536;
 pub const DECODE_BATCH_ROWS: usize = 8_192;
 /// Windows that one event can lie in (`HOP`, `CUMULATE`): so many times its pane is read for an answer.
 pub const WINDOWS_PER_EVENT_MAX: i64 = 10_000;
+/// Records that a window of so many records can have (`COUNT_WINDOW`).
+pub const RECORDS_PER_WINDOW_MAX: i64 = 1_000_000_000_000;
 /// Panes that one window can be made up of.
 pub const PANES_PER_WINDOW_MAX: i64 = 100_000;
 /// Panes that a look-up of one window reads one by one; windows of more are read as a range.
@@ -61,6 +63,19 @@ pub const VIEW_PAGE_CACHE_BYTES: usize = 32 * 1_048_576;
 pub const CELL_VALUES_MAX: usize = 65_536;
 /// Bytes of those values.
 pub const CELL_VALUE_BYTES_MAX: usize = 1_048_576;
+
+/// Readers of changes at a time, sinks included.
+pub const CHANGE_READERS_MAX: usize = 256;
+/// Whole views that are read for them at a time: each may use the memory of a query.
+pub const CHANGE_SNAPSHOTS_MAX: usize = 4;
+/// Cells that one step of a reader looks at; one that is further behind compares whole views, or gets the view anew.
+pub const CHANGE_STEP_CELLS_MAX: usize = 262_144;
+/// Rows of a view that is compared as a whole; a larger one is handed over anew.
+pub const CHANGE_COMPARED_ROWS_MAX: usize = 1_000_000;
+/// Rows that differ in such a comparison.
+pub const CHANGE_DIFFERING_ROWS_MAX: usize = 100_000;
+/// Rows that are not final yet, of a reader in mode `append`.
+pub const CHANGE_OPEN_ROWS_MAX: usize = 1_000_000;
 
 /// Bounds that configuration may change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,14 +99,22 @@ pub struct Limits {
     pub dedup_ids_in_memory_max: usize,
     /// Bytes of recent records kept in memory for readers of the log, per stream.
     pub log_tail_bytes_max: usize,
+    /// Bytes of recent records kept in memory, over all logs: they share it alike.
+    pub log_tails_bytes_max: usize,
+    /// Bytes of dead letters on disk, per stream: requests with more bad records are refused.
+    pub dead_letters_bytes_max: usize,
     /// Bytes of a log segment before the next one is begun.
     pub log_segment_bytes: usize,
     /// Bytes of states that the speed layer holds before it checkpoints early.
     pub speed_state_bytes_max: usize,
+    /// Bytes of states in memory, per stream, that are in a checkpoint and in no batch view yet: more events are refused.
+    pub speed_chain_bytes_max: usize,
     /// Milliseconds between checkpoints.
     pub checkpoint_interval_ms: u64,
     /// Bytes of an open range before it is landed.
     pub landing_bytes: usize,
+    /// Streams that have an open range in memory to land it; the others wait.
+    pub landings_at_once: usize,
     /// Milliseconds before an open range is landed, however small.
     pub landing_interval_ms: u64,
     /// Bytes that a batch run may use before it spills.
@@ -135,10 +158,14 @@ impl Default for Limits {
             dedup_ids_max: 1_073_741_824,
             dedup_ids_in_memory_max: 8_388_608,
             log_tail_bytes_max: 64 * MIB,
+            log_tails_bytes_max: 1_024 * MIB,
+            dead_letters_bytes_max: 4_096 * MIB,
             log_segment_bytes: 128 * MIB,
             speed_state_bytes_max: 512 * MIB,
+            speed_chain_bytes_max: 4_096 * MIB,
             checkpoint_interval_ms: 5_000,
             landing_bytes: 128 * MIB,
+            landings_at_once: 2,
             landing_interval_ms: 60_000,
             run_memory_bytes: 2_048 * MIB,
             runs_at_once: 1,

@@ -1,12 +1,13 @@
-//! `SHOW CREATE`: a text that makes the same stream, view or table again.
+//! `SHOW CREATE`: a text that makes the same stream, view, table or sink again.
 
 use std::fmt::Write as _;
 
 use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 
 use crate::column::ColumnDef;
+use crate::sink::{SinkDef, SinkTarget, without_password};
 use crate::statement::interval;
-use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::stream::{OnBadData, StreamDef};
 use crate::transport::{LogKind, Transport};
 use crate::view::{Refresh, TableDef, ViewDef};
 
@@ -38,13 +39,6 @@ fn column(column: &ColumnDef) -> String {
     format!("{} {}{not_null}", quoted(&column.name), column.sql_type.sql())
 }
 
-fn late(policy: LatePolicy) -> &'static str {
-    match policy {
-        LatePolicy::Include => "include",
-        LatePolicy::Drop => "drop",
-    }
-}
-
 /// `CREATE STREAM …` with every option written out.
 pub fn stream_sql(stream: &StreamDef) -> String {
     let mut lines: Vec<String> = stream.declared_columns().map(column).collect();
@@ -71,7 +65,7 @@ pub fn stream_sql(stream: &StreamDef) -> String {
         lines.join(",\n  "),
         stream.partitions,
         interval::show(stream.dedup_horizon_us),
-        late(stream.late),
+        stream.late.as_str(),
         transport(&stream.transport),
     )
 }
@@ -102,9 +96,34 @@ pub fn view_sql(view: &ViewDef) -> String {
         Refresh::Manual => "MANUAL".into(),
         Refresh::Never => "NEVER".into(),
     };
-    let options = view.late.map(|policy| format!("\n  WITH (late = '{}')", late(policy))).unwrap_or_default();
+    let options = view.late.map(|policy| format!("\n  WITH (late = '{}')", policy.as_str())).unwrap_or_default();
     let no_data = if view.with_no_data { "\nWITH NO DATA" } else { "" };
     format!("CREATE MATERIALIZED VIEW {}\n  REFRESH {refresh}{options}\nAS {}{no_data}", quoted(&view.name), view.sql)
+}
+
+/// `CREATE SINK … FROM …` with every option written out, but for a password: that is known to nobody who has not
+/// written it.
+pub fn sink_sql(sink: &SinkDef, view: &str) -> String {
+    let place = match &sink.target {
+        SinkTarget::Stdout => String::new(),
+        SinkTarget::File { path } => format!(", path = {}", literal(path)),
+        SinkTarget::Webhook { url } => format!(", url = {}", literal(&without_password(url))),
+        SinkTarget::Postgres { url, table } => {
+            format!(", url = {}, table = {}", literal(&without_password(url)), literal(table))
+        }
+        SinkTarget::Kafka { topic, brokers } => {
+            let brokers = brokers.as_ref().map(|brokers| format!(", brokers = {}", literal(brokers)));
+            format!(", topic = {}{}", literal(topic), brokers.unwrap_or_default())
+        }
+    };
+    format!(
+        "CREATE SINK {} FROM {} WITH (type = '{}', mode = '{}', every = '{}'{place})",
+        quoted(&sink.name),
+        quoted(view),
+        sink.target.kind(),
+        sink.mode.as_str(),
+        interval::show(sink.every_us),
+    )
 }
 
 /// `CREATE TABLE … FROM FILE …`

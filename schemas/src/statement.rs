@@ -4,14 +4,18 @@
 mod columns;
 mod commands;
 mod copy;
+mod create_sink;
 mod create_stream;
 mod create_table;
 mod create_view;
 mod cursor;
 mod depth;
+mod foreign;
 pub mod interval;
+mod misread;
 mod names;
 mod options;
+mod places;
 mod query;
 mod refresh;
 mod refused;
@@ -21,11 +25,14 @@ mod tests;
 mod types;
 mod windows;
 
+pub use foreign::{foreign, foreign_function};
 pub use names::SCHEMAS;
+pub use places::place_of;
 pub use windows::plain_windows;
 
 use crate::column::ColumnDef;
 use crate::problem::{Problem, SqlPosition};
+use crate::sink::{OutputMode, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData};
 use crate::transport::Transport;
 use crate::view::{Refresh, TableJoin};
@@ -39,7 +46,9 @@ pub enum Statement {
     CreateView(CreateView),
     /// `CREATE [OR REPLACE] TABLE … FROM FILE '…' [WITH (join = …)]`
     CreateTable(CreateTable),
-    /// `DROP STREAM|MATERIALIZED VIEW|TABLE [IF EXISTS] name`
+    /// `CREATE SINK … FROM view WITH (…)`
+    CreateSink(CreateSink),
+    /// `DROP STREAM|MATERIALIZED VIEW|TABLE|SINK [IF EXISTS] name`
     Drop {
         /// What is dropped.
         kind: ObjectKind,
@@ -48,9 +57,9 @@ pub enum Statement {
         /// No error if there is none.
         if_exists: bool,
     },
-    /// `SHOW STREAMS | TABLES | MATERIALIZED VIEWS`
+    /// `SHOW STREAMS | TABLES | MATERIALIZED VIEWS | SINKS`
     Show(ObjectKind),
-    /// `SHOW CREATE STREAM|TABLE|MATERIALIZED VIEW name`
+    /// `SHOW CREATE STREAM|TABLE|MATERIALIZED VIEW|SINK name`
     ShowCreate {
         /// What is shown.
         kind: ObjectKind,
@@ -94,6 +103,8 @@ pub enum ObjectKind {
     Table,
     /// A materialized view.
     View,
+    /// A sink.
+    Sink,
 }
 
 /// `CREATE STREAM`, checked: names are distinct, key and time columns exist, limits hold.
@@ -163,6 +174,25 @@ pub struct CreateTable {
     pub file: String,
 }
 
+/// `CREATE SINK`, its options checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateSink {
+    /// Name.
+    pub name: String,
+    /// No error if it exists.
+    pub if_not_exists: bool,
+    /// The view.
+    pub view: String,
+    /// Where the view's name stands in the script.
+    pub view_position: SqlPosition,
+    /// `mode`, default update.
+    pub mode: OutputMode,
+    /// `type` and what belongs to it.
+    pub target: SinkTarget,
+    /// `every`: how often the view is looked at, microseconds.
+    pub every_us: i64,
+}
+
 /// `COPY … FROM`: events of a file, or of the files of a folder, on the server's machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyFrom {
@@ -219,7 +249,8 @@ pub fn parse_script(sql: &str) -> Result<Vec<Placed>, Problem> {
     let mut placed = vec![];
     for tokens in script.statements() {
         depth::check(&script, &tokens)?;
-        let statement = commands::statement(&mut cursor::Cursor::new(&script, &tokens))?;
+        let statement = commands::statement(&mut cursor::Cursor::new(&script, &tokens))
+            .map_err(|problem| foreign::instead_of(problem, &script, &tokens))?;
         let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { continue };
         let text = script.text_between(*first, *last).to_owned();
         placed.push(Placed { statement, text, position: script.position(*first) });

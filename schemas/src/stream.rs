@@ -21,6 +21,32 @@ pub enum LatePolicy {
     Include,
     /// It is left out of the views; every certificate lists it.
     Drop,
+    /// It is left out of a view, and is a row of the view `<view>_late` that is made beside it.
+    Side,
+    /// Of a view alone: nothing but late events, each a row. What `Side` makes beside a view.
+    Only,
+}
+
+impl LatePolicy {
+    /// The word of it in `WITH (late = …)`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Include => "include",
+            Self::Drop => "drop",
+            Self::Side => "side",
+            Self::Only => "only",
+        }
+    }
+
+    /// True if the fold leaves late events out.
+    pub fn leaves_out(self) -> bool {
+        matches!(self, Self::Drop | Self::Side)
+    }
+
+    /// The name of the view with the late events of a view.
+    pub fn side_of(view: &str) -> String {
+        format!("{view}_late")
+    }
 }
 
 /// What happens to input that does not fit the stream's columns.

@@ -2,10 +2,12 @@
 
 mod coverage;
 mod execute;
+mod finality;
 mod history;
 mod memory;
 mod request;
 mod resolve;
+mod stream;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -30,9 +32,12 @@ pub(crate) use execute::bytes_of;
 pub(crate) use history::{Entry, History};
 pub use request::{QueryAnswer, QueryRequest, params_from_json};
 pub(crate) use resolve::{Referenced, SCHEMAS, resolve, schema_of};
+pub(crate) use stream::stream_problem;
 
+use crate::changes::FeedRoom;
 use crate::lookup::Lookup;
 use crate::parts::Parts;
+use crate::sinks::SinkBook;
 use crate::source::{Layer, STORE_URL};
 use crate::system;
 use coverage::{LateCounts, assert_fresh};
@@ -50,7 +55,10 @@ pub struct QueryEngine {
     /// Of all queries.
     memory: Arc<GreedyMemoryPool>,
     late: LateCounts,
-    lookup: Lookup,
+    pub(crate) lookup: Lookup,
+    pub(crate) feeds: FeedRoom,
+    /// How the sinks do.
+    pub(crate) sinks: SinkBook,
 }
 
 impl QueryEngine {
@@ -73,7 +81,14 @@ impl QueryEngine {
             parts,
             history: History::default(),
             late: LateCounts::default(),
+            feeds: FeedRoom::default(),
+            sinks: SinkBook::default(),
         }))
+    }
+
+    /// Ends all readers of changes: a request of theirs would otherwise go on for ever.
+    pub fn end_changes(&self) {
+        self.feeds.close();
     }
 
     /// Answers one query.

@@ -5,7 +5,7 @@
 
 mod csv;
 mod json;
-mod text;
+pub(crate) mod text;
 
 use arrow::ipc::writer::StreamWriter;
 use axum::body::Body;
@@ -19,6 +19,7 @@ use std::fmt::Write as _;
 use crate::engine::QueryAnswer;
 
 pub use json::{answer as json_answer, columns as json_columns};
+pub(crate) use json::{named, object};
 pub use text::hex;
 
 /// A format of answers.

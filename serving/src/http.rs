@@ -2,6 +2,7 @@
 
 mod bodies;
 mod certificates;
+mod changes;
 mod conditions;
 mod filter;
 mod runs;
@@ -57,6 +58,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/v1/sql", post(sql::post).get(sql::get))
         .route("/v1/views", get(views::list).post(views::create))
         .route("/v1/views/{view}", get(views::look_up).delete(views::drop))
+        .route("/v1/views/{view}/changes", get(changes::changes))
         .route("/v1/views/{view}/runs", post(runs::start).get(runs::of_view))
         .route("/v1/views/{view}/certificates", get(certificates::list))
         .route("/v1/views/{view}/certificates/{run}", get(certificates::one))

@@ -9,12 +9,14 @@
 //! Knows the other layers only by the traits of `storage::layers`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
+pub mod changes;
 pub mod engine;
 pub mod format;
 pub mod http;
 pub mod lookup;
 pub mod parts;
 pub mod problem;
+pub mod sinks;
 pub mod source;
 pub mod stored;
 mod system;

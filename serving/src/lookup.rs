@@ -122,7 +122,7 @@ impl Lookup {
         }
     }
 
-    fn finish(&self, view: &View, id: Uuid) -> Option<Arc<RowFinish>> {
+    pub(crate) fn finish(&self, view: &View, id: Uuid) -> Option<Arc<RowFinish>> {
         let mut open = self.open.lock();
         if let Some(known) = open.get(&id).filter(|known| known.semantic_hash == view.semantic_hash()) {
             return known.finish.clone();
@@ -133,7 +133,12 @@ impl Lookup {
         finish
     }
 
-    async fn reader(&self, view: &View, id: Uuid, manifest: &Arc<Manifest>) -> Result<Arc<BatchViewReader>, Problem> {
+    pub(crate) async fn reader(
+        &self,
+        view: &View,
+        id: Uuid,
+        manifest: &Arc<Manifest>,
+    ) -> Result<Arc<BatchViewReader>, Problem> {
         let known = self.open.lock().get(&id).and_then(|open| open.reader.clone());
         if let Some((_, reader)) = known.filter(|(sequence, _)| *sequence == manifest.sequence) {
             return Ok(reader);

@@ -5,6 +5,7 @@ mod layers;
 mod ledger;
 mod overview;
 mod rows;
+mod sinks;
 
 use arrow::record_batch::RecordBatch;
 use schemas::{Catalog, Code, Problem, ViewDef};
@@ -16,9 +17,11 @@ use rows::Table;
 pub(crate) use dead_letters::dead_letters;
 pub(crate) use layers::layers;
 pub(crate) use overview::refresh_text;
+pub(crate) use sinks::sinks;
 
 /// The tables of the schema `system`.
-pub(crate) const TABLES: [&str; 7] = ["streams", "views", "runs", "certificates", "coverage", "queries", "ledger"];
+pub(crate) const TABLES: [&str; 8] =
+    ["streams", "views", "runs", "certificates", "coverage", "queries", "ledger", "sinks"];
 
 /// Runs, and certificates of one view, that are listed.
 const LISTED_MAX: usize = 1_000;

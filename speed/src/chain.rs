@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemas::documents::delta::DeltaHeader;
+use schemas::documents::delta::{DeltaHeader, FailedView};
 use schemas::documents::manifest::Manifest;
 use schemas::{Cut, LedgerCounts, Problem};
 use storage::snapshot::{RangeStates, ViewSnapshot};
@@ -53,6 +53,8 @@ pub(crate) struct Base {
     pub(crate) sealed: Cut,
     /// Cuts of runs that are not published yet: merges do not cross them.
     pub(crate) barriers: Vec<Cut>,
+    /// The checkpoint that this process took as its claim: it is never removed.
+    pub(crate) claim: Option<u64>,
     /// Number of the next checkpoint.
     pub(crate) next_checkpoint: u64,
     /// Grows with every change, so that a cached snapshot can be told to be old.
@@ -77,6 +79,12 @@ impl Base {
         })
     }
 
+    /// Bytes of the states in memory that are durable as deltas, or are just being written.
+    pub(crate) fn chain_bytes(&self) -> usize {
+        let durable = self.links.iter().flat_map(|link| link.views.values());
+        durable.chain(self.in_flight.values()).map(|range| range.bytes()).sum()
+    }
+
     /// Drops states from memory that lie below every view's cut.
     pub(crate) fn forget_covered(&mut self) {
         for link in &mut self.links {
@@ -93,6 +101,12 @@ impl Base {
                 .views
                 .values()
                 .any(|view| view.from.same_position(cut) || view.kept_cuts.iter().any(|kept| kept.same_position(cut)))
+    }
+
+    /// The views that cannot be folded any more, for a delta: a restart must not take them for whole.
+    pub(crate) fn failed_views(&self) -> Vec<FailedView> {
+        let failed = self.views.iter().filter_map(|(id, state)| Some((id, state.failed.as_ref()?)));
+        failed.map(|(id, why)| FailedView { view: *id, code: why.code, detail: why.detail.clone() }).collect()
     }
 
     /// Everything below it is needed by no kept batch view: where the chain may be cut off.

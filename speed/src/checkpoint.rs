@@ -114,9 +114,7 @@ impl StreamSpeed {
 
     /// The views that cannot be folded any more, for a delta: a restart must not take them for whole.
     pub(crate) fn failed_views(&self) -> Vec<FailedView> {
-        let base = self.base.lock();
-        let failed = base.views.iter().filter_map(|(id, state)| Some((id, state.failed.as_ref()?)));
-        failed.map(|(id, why)| FailedView { view: *id, code: why.code, detail: why.detail.clone() }).collect()
+        self.base.lock().failed_views()
     }
 
     fn move_tails(&self, base: &mut Base) {

@@ -38,10 +38,17 @@ impl StreamSpeed {
                 }
             }
             self.swap_merged(link);
-            if let Err(error) = self.parts.deltas.remove_merged(self.parts.stream.id).await {
+            let (chain, claim) = self.chain_names();
+            if let Err(error) = self.parts.deltas.remove_merged(self.parts.stream.id, &chain, claim).await {
                 tracing::warn!(stream = self.name(), %error, "merged deltas could not be removed");
             }
         }
+    }
+
+    fn chain_names(&self) -> (Vec<(u64, u64)>, Option<u64>) {
+        let base = self.base.lock();
+        let names = base.links.iter().map(|link| (link.header.first_checkpoint, link.header.last_checkpoint));
+        (names.collect(), base.claim)
     }
 
     fn next_merge(&self) -> Option<Vec<Link>> {

@@ -39,7 +39,7 @@ impl StreamSpeed {
         } else {
             vec![]
         };
-        let retired = {
+        let (retired, claim) = {
             let mut base = self.base.lock();
             for delta in chain {
                 let read = link(delta, &base, &self.parts)?;
@@ -50,11 +50,11 @@ impl StreamSpeed {
                     }
                 }
             }
-            self.swap(&mut base, manifest)?
+            (self.swap(&mut base, manifest)?, base.claim)
         };
         if let Some(first_kept) = retired {
             // a delta that outlives its use does no harm: the next publication removes it
-            if let Err(error) = self.parts.deltas.remove_below(self.parts.stream.id, first_kept).await {
+            if let Err(error) = self.parts.deltas.remove_below(self.parts.stream.id, first_kept, claim).await {
                 tracing::warn!(stream = self.name(), %error, "retired deltas could not be removed");
             }
         }

@@ -62,6 +62,8 @@ pub struct StreamSpeed {
     pub(crate) checkpoint_wanted: Notify,
     /// The compiled views.
     views: Mutex<BTreeMap<Uuid, Arc<operators::View>>>,
+    /// Bytes of the chain's states in memory, and the version of the base that they were counted at.
+    chain_bytes: Mutex<(Option<u64>, usize)>,
     /// The last snapshot, and the version of the base that it was made from.
     last: ArcSwapOption<(u64, Arc<StreamSnapshot>)>,
 }
@@ -95,6 +97,7 @@ impl StreamSpeed {
             folded: watch::Sender::new(starts.clone()),
             checkpoint_wanted: Notify::new(),
             views: Mutex::default(),
+            chain_bytes: Mutex::default(),
             last: ArcSwapOption::empty(),
             parts,
         }
@@ -164,6 +167,16 @@ impl StreamSpeed {
             }
         }
         Ok(oldest)
+    }
+
+    /// Bytes of the states that are in deltas and in no batch view yet: every reader has them in memory. Asked for every
+    /// request: while the chain is being changed, it is what it was.
+    pub fn chain_bytes(&self) -> usize {
+        let mut counted = self.chain_bytes.lock();
+        if let Some(base) = self.base.try_lock().filter(|base| counted.0 != Some(base.version)) {
+            *counted = (Some(base.version), base.chain_bytes());
+        }
+        counted.1
     }
 
     /// The last snapshot that was taken, or a new one if something has changed since.

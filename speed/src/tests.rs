@@ -14,6 +14,7 @@ use storage::clock::SystemClock;
 use storage::deltas::DeltaStore;
 use storage::layers::{Snapshots, Speed};
 use storage::log::{EmbeddedLog, EmbeddedLogConfig, Log};
+use storage::owner::{Claim, Ownership};
 use storage::snapshot::ViewSnapshot;
 use storage::store::Store;
 use tokio::task::JoinHandle;
@@ -156,6 +157,7 @@ fn manifest(view: &View, run: u64, cut: &Cut) -> Manifest {
         verdict: Verdict::Exact,
         published_at_us: 0,
         rolled_back_from: None,
+        epoch: 0,
     }
 }
 
@@ -356,4 +358,79 @@ async fn a_view_that_failed_says_the_same_after_a_restart(#[case] before: bool, 
         assert_eq!(merged(&good, &*again.view(Uuid::from_u128(8)).await).columns(), whole.columns());
         again.crash().await;
     }
+}
+
+async fn next_owner(store: &Store) -> Store {
+    let clock: Arc<dyn storage::clock::Clock> = Arc::new(SystemClock);
+    let claim = Claim { node: Uuid::from_u128(1), place: "a test".into() };
+    store.clone().owned_by(Arc::new(Ownership::take(store, claim, &clock).await.unwrap()))
+}
+
+/// I9: an owner that was overtaken writes no checkpoint any more: the next one is the new owner's, before it has folded
+/// anything. What the old one had made durable is in the chain that the new one goes on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn overtaken_owner_writes_no_checkpoint() {
+    let (folder, copy, store, view) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Store::in_memory(), by_key());
+    let old = start(folder.path(), &next_owner(&store).await, &[input(&view)], 3_600_000).await;
+    old.append(0, 50).await;
+    old.view(VIEW).await;
+    old.service.barrier(stream().id).await.unwrap();
+    // an older owner on another disk has its own records at the same positions
+    let new = start(copy.path(), &next_owner(&store).await, &[input(&view)], 3_600_000).await;
+    assert_eq!(new.service.durable(stream().id), old.service.durable(stream().id));
+    old.append(3, 60).await;
+    old.view(VIEW).await;
+    let refused = old.service.barrier(stream().id).await.unwrap_err();
+    assert!(refused.detail.contains("another process writes its deltas"), "{}", refused.detail);
+    let names = DeltaStore::new(store.clone()).names(stream().id).await.unwrap();
+    assert_eq!(names, [(0, 0), (1, 1), (2, 2)], "a claim, a checkpoint, a claim");
+    new.crash().await;
+    old.crash().await;
+}
+
+/// I1: a chain that does not reach back to where a view needs it is not taken for the whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_delta_is_found_at_the_start() {
+    let (folder, store, view) = (tempfile::tempdir().unwrap(), Store::in_memory(), by_key());
+    let running = start(folder.path(), &store, &[input(&view)], 3_600_000).await;
+    for from in [0, 50, 100] {
+        running.append(from, from + 50).await;
+        running.view(VIEW).await;
+        running.service.barrier(stream().id).await.unwrap();
+    }
+    running.crash().await;
+    store.delete(&storage::paths::delta(stream().id, 1, 1)).await.unwrap();
+    let log: Arc<dyn Log> = EmbeddedLog::open(
+        folder.path(),
+        stream().log_schema(),
+        stream().incarnation,
+        PARTITIONS,
+        &EmbeddedLogConfig::default(),
+    )
+    .unwrap();
+    let service = SpeedService::new(DeltaStore::new(store.clone()), Arc::new(SystemClock), Limits::default(), 1);
+    let refused = service.open(stream(), log, &[input(&view)]).await.unwrap_err();
+    assert!(refused.detail.contains("some of them are missing"), "{}", refused.detail);
+}
+
+/// what no run has taken is counted, and no longer once one has.
+#[tokio::test(flavor = "multi_thread")]
+async fn states_in_memory_are_counted_until_a_run_has_them() {
+    let (folder, store, view) = (tempfile::tempdir().unwrap(), Store::in_memory(), by_key());
+    let running = start(folder.path(), &store, &[input(&view)], 3_600_000).await;
+    let speed = running.service.stream(stream().id).unwrap();
+    assert_eq!(speed.chain_bytes(), 0);
+    running.append(0, 500).await;
+    running.view(VIEW).await;
+    let cut = running.service.barrier(stream().id).await.unwrap();
+    let one = speed.chain_bytes();
+    assert!(one > 11 * 8, "{one} bytes of eleven cells");
+    running.append(500, 1_000).await;
+    running.view(VIEW).await;
+    running.service.barrier(stream().id).await.unwrap();
+    assert!(speed.chain_bytes() > one);
+    running.service.publish(stream().id, Arc::new(manifest(&view, 1, &cut))).await.unwrap();
+    assert!((1..=one * 3 / 2).contains(&speed.chain_bytes()), "the second range is left: {}", speed.chain_bytes());
+    running.end().await;
 }

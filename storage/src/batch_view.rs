@@ -24,8 +24,8 @@ use crate::store::Store;
 
 mod cache;
 mod checked_store;
-mod checksums;
-mod file;
+pub(crate) mod checksums;
+pub(crate) mod file;
 mod index;
 mod part;
 mod remote;

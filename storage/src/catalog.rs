@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::error::StorageError;
 use crate::numbered::Numbered;
+use crate::owner::CLAIMS_MAX;
 use crate::paths;
 use crate::store::Store;
 
@@ -21,20 +22,51 @@ const WRITE_PAUSE: Duration = Duration::from_millis(250);
 /// The catalogue of one store.
 #[derive(Debug)]
 pub struct CatalogStore {
+    store: Store,
     documents: Numbered<Catalog>,
     current: watch::Sender<Arc<Catalog>>,
     changing: Mutex<()>,
 }
 
 impl CatalogStore {
-    /// Reads the newest version; an empty catalogue where there is none.
+    /// Reads the newest version; an empty catalogue where there is none. The owner of a store that others could
+    /// take over writes the next one: an owner before it can change nothing from then on (invariant I9).
     ///
     /// # Errors
-    /// `Damaged`, `Io`
+    /// `Fenced` when a newer owner was quicker; `Damaged`, `Io`
     pub async fn open(store: Store) -> Result<Self, StorageError> {
-        let documents = Numbered::new(store, paths::CATALOG);
+        let documents = Numbered::new(store.clone(), paths::CATALOG);
         let current = documents.latest().await?.map(|(_, catalog)| catalog).unwrap_or_default();
-        Ok(Self { documents, current: watch::Sender::new(Arc::new(current)), changing: Mutex::new(()) })
+        let current = watch::Sender::new(Arc::new(current));
+        let catalog = Self { store, documents, current, changing: Mutex::new(()) };
+        if catalog.store.epoch() > 0 {
+            catalog.claim().await?;
+        }
+        Ok(catalog)
+    }
+
+    async fn claim(&self) -> Result<(), StorageError> {
+        for attempt in 1.. {
+            let mut next = Catalog::clone(&self.current());
+            self.assert_not_fenced(&next)?;
+            next.sequence = next.sequence.saturating_add(1);
+            next.epoch = self.store.epoch();
+            match self.write(next.sequence, &next).await {
+                Err(StorageError::Conflict { .. }) if attempt < CLAIMS_MAX => {
+                    self.refresh().await?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    self.current.send_replace(Arc::new(next));
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn assert_not_fenced(&self, catalog: &Catalog) -> Result<(), StorageError> {
+        self.store.assert_not_fenced(|| paths::catalog(catalog.sequence), catalog.epoch)
     }
 
     /// The current version.
@@ -50,15 +82,17 @@ impl CatalogStore {
     /// Makes one change, durably, then swaps it in. Changes come one after the other.
     ///
     /// # Errors
-    /// The change's own problem: nothing is written then; or the store failed.
+    /// The change's own problem: nothing is written then; `in_use` when a newer owner has the store; or it failed.
     pub async fn update<T>(
         &self,
         change: impl FnOnce(&mut Catalog) -> Result<T, Problem> + Send,
     ) -> Result<T, Problem> {
         let _turn = self.changing.lock().await;
         let mut next = Catalog::clone(&self.current());
+        self.assert_not_fenced(&next).map_err(|fenced| fenced.problem())?;
         let answer = change(&mut next)?;
         next.sequence = next.sequence.saturating_add(1);
+        next.epoch = next.epoch.max(self.store.epoch());
         let sequence = next.sequence;
         match self.write(sequence, &next).await {
             Ok(()) => {}
@@ -103,7 +137,11 @@ impl CatalogStore {
     async fn lost(&self) -> Problem {
         match self.documents.latest().await {
             Ok(Some((_, catalog))) => {
+                let fenced = self.assert_not_fenced(&catalog);
                 self.current.send_replace(Arc::new(catalog));
+                if let Err(fenced) = fenced {
+                    return fenced.problem();
+                }
                 Problem::new(Code::StorageUnavailable, "the catalogue was changed by another process; try again")
             }
             Ok(None) => Problem::new(Code::StorageUnavailable, "the catalogue could not be read"),
@@ -125,6 +163,7 @@ impl CatalogStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::testing::{bucket, next_owner};
 
     #[tokio::test]
     async fn changes_are_numbered_kept_and_read_again() {
@@ -168,5 +207,22 @@ mod tests {
         assert_eq!(loser.current().next_run, 7);
         loser.update(|c| Ok(c.next_run += 1)).await.unwrap();
         assert_eq!(loser.current().next_run, 8);
+    }
+
+    /// I9: what an overtaken owner was about to change stays as the new owner has found it.
+    #[tokio::test]
+    async fn overtaken_owner_changes_nothing() {
+        let bucket = bucket();
+        let old = CatalogStore::open(next_owner(&bucket).await).await.unwrap();
+        old.update(|c| Ok(c.next_run = 7)).await.unwrap();
+        let new = CatalogStore::open(next_owner(&bucket).await).await.unwrap();
+        assert_eq!(new.current().next_run, 7);
+        for _ in 0..2 {
+            let refused = old.update(|c| Ok(c.next_run = 8)).await.unwrap_err();
+            assert_eq!((refused.code, refused.retryable), (Code::InUse, false), "{}", refused.detail);
+        }
+        new.update(|c| Ok(c.next_run += 2)).await.unwrap();
+        let reader = CatalogStore::open(bucket).await.unwrap();
+        assert_eq!((reader.current().next_run, reader.current().epoch), (9, 2));
     }
 }

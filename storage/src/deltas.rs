@@ -4,8 +4,11 @@
 //!  0–3.delta ──► 4–4.delta ──► 5–5.delta ──►        named by their checkpoints, created only if absent:
 //!  (merged)                                         of two owners of a stream one loses, at once
 //! ```
+//!
+//! An owner that takes a store over claims the next checkpoint with an empty delta. An older one may still merge what
+//! lies before that: a merge says what its parts say, so it does no harm beside them, as long as it removes none of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
@@ -40,6 +43,19 @@ impl DeltaStore {
     /// The deltas in a store.
     pub fn new(store: Store) -> Self {
         Self { store }
+    }
+
+    /// True if another process could take the store over: then a new owner claims a checkpoint.
+    pub fn is_claimed(&self) -> bool {
+        self.store.epoch() > 0
+    }
+
+    /// Looks whether the store is still this process's.
+    ///
+    /// # Errors
+    /// `Fenced`; `Io`
+    pub async fn assert_owned(&self) -> Result<(), StorageError> {
+        self.store.assert_owned().await
     }
 
     /// Writes a delta, durably, and returns its header with the lengths filled in.
@@ -78,11 +94,12 @@ impl DeltaStore {
         Ok(delta)
     }
 
-    /// The chain of deltas from the one that holds checkpoint `first_needed` (the oldest one when
-    /// none is named) to the newest, made of as few objects as there are.
+    /// The chain of deltas from the one that holds checkpoint `first_needed` (when none is named, the oldest one that
+    /// a chain leads on from) to the newest, made of as few objects as there are. What an older owner left behind before
+    /// a gap is no part of it: whoever needs a position has to look whether the chain begins there.
     ///
     /// # Errors
-    /// `Damaged` on a gap, or when cuts do not meet; `Io`
+    /// `Damaged` on a gap after `first_needed`, or when cuts do not meet; `Io`
     pub async fn chain(&self, stream: Uuid, first_needed: Option<u64>) -> Result<Vec<Delta>, StorageError> {
         let damaged = |reason: String| StorageError::Damaged { path: paths::deltas(stream), reason };
         let mut chain: Vec<Delta> = vec![];
@@ -106,28 +123,35 @@ impl DeltaStore {
         select(&names, first_needed).map_err(|reason| StorageError::Damaged { path: paths::deltas(stream), reason })
     }
 
-    /// Removes the deltas that end before `checkpoint`.
+    /// Removes the deltas that end before `checkpoint`. The `claim` of this process stays: its name is what an older
+    /// owner's last checkpoint has, which may still be on its way.
     ///
     /// # Errors
     /// `Io`: some are gone, the oldest first.
-    pub async fn remove_below(&self, stream: Uuid, checkpoint: u64) -> Result<(), StorageError> {
+    pub async fn remove_below(&self, stream: Uuid, checkpoint: u64, claim: Option<u64>) -> Result<(), StorageError> {
         for (first, last) in self.names(stream).await? {
-            if last < checkpoint {
+            if last < checkpoint && !is_claim(claim, (first, last)) {
                 self.store.delete(&paths::delta(stream, first, last)).await?;
             }
         }
         Ok(())
     }
 
-    /// Removes the deltas that a longer, merged one stands for.
+    /// Removes the deltas that a longer one of `chain` (first and last checkpoints) stands for. The chain is durable:
+    /// a newer owner that has not taken over by now finds it. The `claim` of this process stays.
     ///
     /// # Errors
-    /// `Io`: some are gone.
-    pub async fn remove_merged(&self, stream: Uuid) -> Result<(), StorageError> {
-        let names = self.names(stream).await?;
-        for (first, last) in &names {
+    /// `Fenced` when another process has taken the store over, and may need them; `Io`: some are gone.
+    pub async fn remove_merged(
+        &self,
+        stream: Uuid,
+        chain: &[(u64, u64)],
+        claim: Option<u64>,
+    ) -> Result<(), StorageError> {
+        self.store.assert_owned().await?;
+        for (first, last) in &self.names(stream).await? {
             let is_inside = |other: &&(u64, u64)| other.0 <= *first && *last <= other.1 && *other != &(*first, *last);
-            if names.iter().any(|other| is_inside(&other)) {
+            if chain.iter().any(|other| is_inside(&other)) && !is_claim(claim, (*first, *last)) {
                 self.store.delete(&paths::delta(stream, *first, *last)).await?;
             }
         }
@@ -143,14 +167,31 @@ impl DeltaStore {
     }
 }
 
+fn is_claim(claim: Option<u64>, (first, last): (u64, u64)) -> bool {
+    first == last && claim == Some(first)
+}
+
 fn path_of(header: &DeltaHeader) -> String {
     paths::delta(header.stream, header.first_checkpoint, header.last_checkpoint)
+}
+
+/// The oldest checkpoint from which links lead to `end`.
+fn oldest_start(names: &[(u64, u64)], end: u64) -> u64 {
+    let mut by_last: Vec<&(u64, u64)> = names.iter().collect();
+    by_last.sort_unstable_by_key(|(_, last)| std::cmp::Reverse(*last));
+    let mut leads_on = BTreeSet::from([end]);
+    for (first, last) in by_last {
+        if leads_on.contains(&last.saturating_add(1)) {
+            leads_on.insert(*first);
+        }
+    }
+    leads_on.first().copied().unwrap_or(end)
 }
 
 /// The fewest of `names` (sorted) that are a chain from `first_needed` to the last checkpoint there is.
 fn select(names: &[(u64, u64)], first_needed: Option<u64>) -> Result<Vec<(u64, u64)>, String> {
     let Some(end) = names.iter().map(|(_, last)| last.saturating_add(1)).max() else { return Ok(vec![]) };
-    let start = first_needed.unwrap_or(names[0].0);
+    let start = first_needed.unwrap_or_else(|| oldest_start(names, end));
     if start >= end {
         return Ok(vec![]);
     }

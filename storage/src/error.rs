@@ -17,6 +17,16 @@ pub enum StorageError {
         /// The object.
         path: String,
     },
+    /// Another process has taken the store over: this one may write nothing any more, and has to stop.
+    #[error("{what} belongs to owner {owner}, this process is owner {mine}")]
+    Fenced {
+        /// What was to be written.
+        what: String,
+        /// Epoch of the owner that has it.
+        owner: u64,
+        /// Epoch of this process.
+        mine: u64,
+    },
     /// Stored bytes are not what was written: repair the data.
     #[error("{path}: damaged: {reason}")]
     Damaged {
@@ -72,6 +82,7 @@ impl StorageError {
         match self {
             Self::Full { .. } => Problem::new(Code::Overloaded, self.to_string()),
             Self::NotFound { .. } => Problem::new(Code::NotFound, self.to_string()),
+            Self::Fenced { .. } => Problem::new(Code::InUse, self.to_string()),
             Self::Io { context, source } if is_full(source.as_ref()) => {
                 let problem =
                     Problem::new(Code::StorageUnavailable, format!("storage: {context} failed: no room is left"));

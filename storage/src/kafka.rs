@@ -3,6 +3,7 @@
 pub mod config;
 mod reader;
 mod topic;
+mod writer;
 
 pub(crate) use config::Quiet;
 pub(crate) use topic::id_of;
@@ -10,3 +11,4 @@ pub(crate) use topic::id_of;
 pub use config::KafkaConfig;
 pub use reader::{Fetched, ReadLimits, TopicReader, TopicRecords};
 pub use topic::{TopicError, TopicFacts, delete_topics, describe};
+pub use writer::{TopicRecord, TopicWriter};

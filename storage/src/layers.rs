@@ -155,6 +155,9 @@ pub struct BacklogSize {
 pub trait Backlogs: Send + Sync {
     /// The backlog of a stream; none if it is not open.
     fn backlog(&self, stream: Uuid) -> Option<BacklogSize>;
+
+    /// Bytes of states of a stream that are in memory because no batch view has them yet.
+    fn chain_bytes(&self, stream: Uuid) -> u64;
 }
 
 /// Asked of ingest, by batch and serving: what came in, and what became of it.

@@ -20,6 +20,7 @@ pub mod embedded;
 pub mod kafka;
 pub mod memory;
 
+pub use embedded::tail::TailShares;
 pub use embedded::{EmbeddedLog, EmbeddedLogConfig};
 pub use kafka::{KafkaLog, KafkaLogConfig};
 pub use memory::MemoryLog;
@@ -116,6 +117,14 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     /// the log has failed.
     fn append(&self, epoch: Epoch, rows: Vec<(Partition, RecordBatch)>) -> Result<Pending, StorageError>;
 
+    /// Whether what is being written goes on: nothing new is taken while it does not.
+    ///
+    /// # Errors
+    /// `Stalled`
+    fn check_progress(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// First offset per partition that is still kept.
     fn start(&self) -> Cut;
 
@@ -137,6 +146,11 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The files could not be removed.
     async fn truncate(&self, below: &Cut) -> Result<(), StorageError>;
+
+    /// Bytes that it takes where it is kept; none where that is not known.
+    fn bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Stops taking appends and waits until the queued ones are durable.
     async fn close(&self);

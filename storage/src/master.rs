@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Exactly once needs nothing else: a landing has to start where the transaction ids say that the
-//! last one ended, and of two commits on one version of the table only one is taken.
+//! last one ended, and of two commits on one version of the table only one is taken. Who takes a store over
+//! commits that first: an older owner then finds a newer one in the table, and lands nothing more.
 
+mod claim;
 mod durable;
 mod encode;
 mod executor;
@@ -74,6 +76,8 @@ pub struct Master {
     partitions: AtomicU32,
     schema: SchemaRef,
     clock: Arc<dyn Clock>,
+    /// Number of this process among the store's owners; 0 where nobody else can take it over.
+    epoch: u64,
     state: ArcSwap<State>,
     /// One landing at a time.
     landing: tokio::sync::Mutex<()>,
@@ -86,6 +90,8 @@ struct State {
     snapshot: SnapshotRef,
     landed: Cut,
     files: Arc<Vec<MasterFile>>,
+    /// Number of the owner that wrote last.
+    owner: u64,
 }
 
 /// What one landing has added.
@@ -118,7 +124,7 @@ impl Master {
     /// # Errors
     /// The store failed; the table's columns are not the stream's (`Damaged`).
     pub async fn open(root: &Url, stream: &StreamDef, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StorageError> {
-        Self::open_with(place::store_of(root)?, root, stream, clock).await
+        Self::open_with(place::store_of(root)?, root, stream, clock, 0).await
     }
 
     /// [`Master::open`] at the stream's place in a store.
@@ -129,7 +135,11 @@ impl Master {
         let path = paths::master(stream.id);
         let root = store.url().join(&path).map_err(|e| StorageError::io(format!("resolving {path}"), e))?;
         let objects = if store.local_path(&path).is_some() { place::store_of(&root)? } else { store.bucket() };
-        Self::open_with(objects, &root, stream, clock).await
+        let master = Self::open_with(objects, &root, stream, clock, store.epoch()).await?;
+        if master.epoch > 0 {
+            master.claim().await?;
+        }
+        Ok(master)
     }
 
     /// `store` is the one of the whole bucket or file system that `root` is in.
@@ -138,6 +148,7 @@ impl Master {
         root: &Url,
         stream: &StreamDef,
         clock: Arc<dyn Clock>,
+        epoch: u64,
     ) -> Result<Arc<Self>, StorageError> {
         let handle = Handle::current();
         let (root, stream) = (root.clone(), Arc::new(stream.clone()));
@@ -160,6 +171,7 @@ impl Master {
                 schema: stream.record_schema(),
                 stream,
                 clock,
+                epoch,
                 state: ArcSwap::from_pointee(state),
                 landing: tokio::sync::Mutex::new(()),
                 metadata: Mutex::new(BTreeMap::new()),
@@ -271,6 +283,10 @@ impl Master {
         let mut lost = None;
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             let state = self.state.load_full();
+            if let Err(fenced) = self.assert_not_fenced(&state) {
+                self.discard(files).await;
+                return Err(fenced);
+            }
             let (table, actions, ends) = (self.table.clone(), actions.clone(), span.clone());
             let snapshot = state.snapshot.clone();
             match blocking(move || table.commit(&snapshot, actions, &ends.to, &ends.partitions)).await? {
@@ -290,8 +306,7 @@ impl Master {
                 return Err(error);
             }
         }
-        let context = format!("committing to {}", self.table.place.root);
-        Err(lost.map_or_else(|| StorageError::Full { what: context.clone() }, |e| StorageError::io(context.clone(), e)))
+        Err(self.never_committed(lost))
     }
 
     /// Takes a commit into the state, and writes a checkpoint when one is due.
@@ -301,7 +316,7 @@ impl Master {
         all.extend_from_slice(&files);
         all.sort_by_key(|file| (file.partition, file.from));
         let version = snapshot.version();
-        let state = State { snapshot, landed: to.clone(), files: Arc::new(all) };
+        let state = State { snapshot, landed: to.clone(), files: Arc::new(all), owner: before.owner };
         self.state.store(Arc::new(state));
         if version.is_multiple_of(CHECKPOINT_COMMITS) {
             self.checkpoint().await;
@@ -313,8 +328,8 @@ impl Master {
         let state = self.state.load_full();
         let (table, snapshot) = (self.table.clone(), state.snapshot.clone());
         if let Ok(snapshot) = blocking(move || Ok(table.checkpoint(&snapshot))).await {
-            let (landed, files) = (state.landed.clone(), state.files.clone());
-            self.state.store(Arc::new(State { snapshot, landed, files }));
+            let (landed, files, owner) = (state.landed.clone(), state.files.clone(), state.owner);
+            self.state.store(Arc::new(State { snapshot, landed, files, owner }));
         }
     }
 
@@ -374,7 +389,8 @@ impl State {
     fn of(table: &Table, snapshot: SnapshotRef, stream: &StreamDef, partitions: u32) -> Result<Self, StorageError> {
         let landed = table.landed(&snapshot, partitions)?;
         let files = table.files(&snapshot, stream.time_column.as_deref())?;
-        Ok(Self { snapshot, landed, files: Arc::new(files) })
+        let owner = table.owner(&snapshot)?;
+        Ok(Self { snapshot, landed, files: Arc::new(files), owner })
     }
 
     /// True if these files, of one landing, are in the table.

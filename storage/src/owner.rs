@@ -4,6 +4,10 @@
 //!  owners/1.json ──► 2.json ──► 3.json        created only if absent: of two processes that start at the same
 //!  node A            node A     node B        time one loses; who sees a higher epoch than his own stops
 //! ```
+//!
+//! Until it sees that, an owner that was overtaken may be about to write. So a new owner first claims whatever is next
+//! in each chain of documents that are created only if absent (catalogue, manifests, deltas, master), and only then reads
+//! them: what an older owner writes after that loses to the claim. See `docs/adr/0013-simulation.md`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +24,8 @@ use crate::store::Store;
 
 /// How often an owner looks whether it still is one.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a claim is tried while an older owner goes on writing.
+pub(crate) const CLAIMS_MAX: usize = 32;
 /// Documents that are kept behind the current one.
 const DOCUMENTS_KEPT: usize = 10;
 
@@ -90,7 +96,7 @@ impl Ownership {
     ///
     /// # Errors
     /// `in_use`
-    pub async fn watch(self) -> Result<(), Problem> {
+    pub async fn watch(self: Arc<Self>) -> Result<(), Problem> {
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
             match self.check().await {
@@ -99,6 +105,24 @@ impl Ownership {
                 Ok(()) => {}
             }
         }
+    }
+
+    /// This owner's number: it grows with every start of an owner.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.mine.epoch
+    }
+
+    /// [`Ownership::check`] for the store itself.
+    ///
+    /// # Errors
+    /// `Fenced`; the store failed.
+    pub(crate) async fn assert_held(&self) -> Result<(), StorageError> {
+        let newest = self.documents.latest().await?.map(|(_, owner)| owner);
+        if newest.as_ref().is_some_and(|owner| owner.process == self.mine.process) {
+            return Ok(());
+        }
+        let owner = newest.map_or(0, |owner| owner.epoch);
+        Err(StorageError::Fenced { what: self.url.clone(), owner, mine: self.mine.epoch })
     }
 
     async fn prune(&self) {
@@ -118,6 +142,30 @@ fn taken(url: &str, owner: &OwnerDocument) -> Problem {
         "one process at a time writes to a store: stop this one, give it a store_url of its own, or let it only answer \
          queries with --role serving",
     )
+}
+
+/// What tests of other modules need of owners.
+#[cfg(test)]
+pub(crate) mod testing {
+    use url::Url;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    /// An empty store that several processes reach.
+    pub(crate) fn bucket() -> Store {
+        let objects = Arc::new(object_store::memory::InMemory::new());
+        Store::of(Url::parse("s3://bucket/").unwrap(), objects)
+    }
+
+    /// The store as the next owner has it: it writes under another name, and whoever had it is overtaken.
+    pub(crate) async fn next_owner(bucket: &Store) -> Store {
+        let store = Store::of(bucket.url().clone(), bucket.bucket());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let claim = Claim { node: Uuid::from_u128(1), place: "a test".into() };
+        let owner = Ownership::take(&store, claim, &clock).await.unwrap();
+        store.owned_by(Arc::new(owner))
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +220,7 @@ mod tests {
     async fn owner_that_was_overtaken_stops_with_the_reason() {
         let store = Store::in_memory();
         let first = Ownership::take(&store, claim(1), &clock()).await.unwrap();
-        let watching = tokio::spawn(first.watch());
+        let watching = tokio::spawn(Arc::new(first).watch());
         let copy = Claim { place: "the copy".into(), ..claim(1) };
         Ownership::take(&store, copy, &clock()).await.unwrap();
         let stopped = watching.await.unwrap().unwrap_err();

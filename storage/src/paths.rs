@@ -131,6 +131,16 @@ pub fn log_topic(stream: Uuid, kind: &str) -> String {
     format!("sources/{stream}/log-{kind}.json")
 }
 
+/// `sinks/{sink}/`
+pub fn sink(sink: Uuid) -> String {
+    format!("sinks/{sink}/")
+}
+
+/// `sinks/{sink}/position.json`: how far a sink has delivered.
+pub fn sink_position(sink: Uuid) -> String {
+    format!("sinks/{sink}/position.json")
+}
+
 /// `bifold.{stream}.{kind}`: the topic of a log. Never used again, as the stream's id is not.
 pub fn topic(stream: Uuid, kind: &str) -> String {
     format!("bifold.{stream}.{kind}")

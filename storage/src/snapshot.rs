@@ -31,6 +31,11 @@ impl RangeStates {
     pub fn cells(&self) -> usize {
         self.states.iter().map(RecordBatch::num_rows).sum()
     }
+
+    /// What its states take in memory.
+    pub fn bytes(&self) -> usize {
+        self.states.iter().map(crate::footprint::bytes_of).sum()
+    }
 }
 
 /// One view in a snapshot. Immutable.
@@ -99,4 +104,15 @@ pub struct StreamSnapshot {
     pub max_event_time_us: Vec<Option<i64>>,
     /// By view id.
     pub views: BTreeMap<Uuid, Arc<ViewSnapshot>>,
+}
+
+impl StreamSnapshot {
+    /// The watermark that all partitions have passed: what comes with a time before it is late, in whatever partition.
+    /// None while there is a partition without an event: it may bring any time, and no clock decides otherwise.
+    pub fn watermark_us(&self, delay_us: i64) -> Option<i64> {
+        let partitions = self.max_event_time_us.len().max(self.to.0.len());
+        let of = |partition: usize| self.max_event_time_us.get(partition).copied().flatten();
+        let all: Option<Vec<i64>> = (0..partitions).map(of).collect();
+        all?.into_iter().min().map(|time_us| time_us.saturating_sub(delay_us))
+    }
 }

@@ -108,7 +108,7 @@ mod tests {
         let first = SourceDocument { format: 1, topic: "t".into(), epochs: vec![epoch(0)], holes: vec![] };
         sources.put_new(1, &first).await.unwrap();
         assert!(matches!(sources.put_new(1, &first).await, Err(StorageError::Conflict { .. })));
-        let position = SourcePosition { format: 1, epoch: 0, next: vec![4, 9], letters: 1 };
+        let position = SourcePosition { format: 1, epoch: 0, next: vec![4, 9], letters: 1, log: vec![3] };
         sources.put_position(&position).await.unwrap();
         let hole = Hole {
             epoch: 0,

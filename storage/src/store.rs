@@ -20,6 +20,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::error::StorageError;
+use crate::owner::Ownership;
 
 mod cache;
 mod cached;
@@ -50,6 +51,8 @@ pub struct Store {
     writer: Arc<str>,
     /// Where large objects are gathered before they go to a remote store.
     scratch: Option<Arc<FsPath>>,
+    /// This process's hold on it, if others could take it over.
+    owner: Option<Arc<Ownership>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +125,7 @@ impl Store {
             Arc::new(PrefixStore::new(Arc::clone(&bucket), prefix))
         };
         let writer = Uuid::new_v4().simple().to_string().into();
-        Self { url, bucket, direct: Arc::clone(&inner), inner, kind, writer, scratch: None }
+        Self { url, bucket, direct: Arc::clone(&inner), inner, kind, writer, scratch: None, owner: None }
     }
 
     /// The same store; what is to become a large object is gathered in a local folder that nobody else uses,
@@ -130,6 +133,38 @@ impl Store {
     #[must_use]
     pub fn with_scratch(self, folder: &FsPath) -> Self {
         Self { scratch: Some(folder.into()), ..self }
+    }
+
+    /// The same store, which this process owns for as long as nobody else takes it over.
+    #[must_use]
+    pub fn owned_by(self, owner: Arc<Ownership>) -> Self {
+        Self { owner: Some(owner), ..self }
+    }
+
+    /// Number of this process among the store's owners; 0 where nobody else can take it over, or nothing is written.
+    pub fn epoch(&self) -> u64 {
+        self.owner.as_ref().map_or(0, |owner| owner.epoch())
+    }
+
+    /// Looks whether what this process has written up to here was still its own to write: before it removes what
+    /// that stands for.
+    ///
+    /// # Errors
+    /// `Fenced` when another process has taken the store over; `Io`
+    pub async fn assert_owned(&self) -> Result<(), StorageError> {
+        match &self.owner {
+            Some(owner) => owner.assert_held().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses what an owner with a higher number has claimed.
+    ///
+    /// # Errors
+    /// `Fenced`
+    pub(crate) fn assert_not_fenced(&self, what: impl Fn() -> String, owner: u64) -> Result<(), StorageError> {
+        let mine = self.epoch();
+        if mine > 0 && owner > mine { Err(StorageError::Fenced { what: what(), owner, mine }) } else { Ok(()) }
     }
 
     /// A local file to gather an object in, if the store is remote and has a folder for that.

@@ -1,13 +1,15 @@
 //! Tables that change, joined when a view is read: under load, over restarts, and what is refused.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, one, rows};
+use crate::harness::{Client, PATIENCE, Server, one, rows};
 
 const SALES: &str = include_str!("../../schemas/examples/dimension.sql");
 const SKUS: u32 = 40;
@@ -138,6 +140,51 @@ async fn a_pinned_table_is_not_replaced_under_a_view() {
     let moved = client.sql("SELECT category FROM products WHERE sku = 'p1'").await;
     assert_eq!(one(&moved).as_str().map(str::to_owned), category(1, 2));
     server.stop().await;
+}
+
+/// A new version changes rows without a record: only who is handed the whole view can be told, and is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_of_the_whole_view_has_the_rows_of_a_new_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let client = &server.client;
+    client.try_sql(json!({ "sql": SALES, "files": { "products.csv": csv(1) } })).await.unwrap();
+    client.ingest("sales", (0..90).map(sale).collect::<String>()).await;
+    for mode in ["update", "append"] {
+        let sql = format!("CREATE SINK told FROM sales_by_category WITH (type = 'file', mode = '{mode}')");
+        let problem = client.refused(&sql).await;
+        assert!(
+            problem["detail"].as_str().unwrap().contains("table products is joined when the view is read"),
+            "{problem}"
+        );
+    }
+    let options = "type = 'file', mode = 'complete', every = '50 milliseconds'";
+    client.sql(&format!("CREATE SINK whole FROM sales_by_category WITH ({options})")).await;
+    let file = folder.path().join("exports/whole/sales_by_category.ndjson");
+    for version in 1..4 {
+        if version > 1 {
+            replace(client, version).await;
+        }
+        let begun = Instant::now();
+        while delivered(&file) != expected(90, version) {
+            assert!(begun.elapsed() < PATIENCE, "version {version}: {:?}", delivered(&file));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    server.stop().await;
+}
+
+/// The rows of a sink's file; none as long as there is no file.
+fn delivered(file: &Path) -> BTreeMap<(String, String), (i64, i64)> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let cell = |line: Value| {
+        let row = line.get("row")?;
+        let day = row["window_start"].as_str().unwrap()[..10].to_owned();
+        let key = (row["category"].as_str().unwrap().to_owned(), day);
+        Some((key, (row["sales"].as_i64().unwrap(), row["cents"].as_i64().unwrap())))
+    };
+    lines.filter_map(cell).collect()
 }
 
 #[rstest]

@@ -4,6 +4,7 @@
 
 mod aggregates;
 mod architecture;
+mod changes;
 mod commits;
 mod crash;
 mod damage;
@@ -26,4 +27,7 @@ mod rows;
 mod s3;
 mod s3_proxy;
 mod sim;
+mod sinks;
+mod spellings;
+mod times;
 mod windows;

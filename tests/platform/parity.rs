@@ -6,7 +6,7 @@
 //!    └──► event ────────────┴──────────► brute force, rationals ─► rows ─┴─► compare
 //! ```
 //!
-//! `BIFOLD_PARITY_SEED=… [BIFOLD_PARITY_CASES=…]` runs chosen seeds again, `BIFOLD_PARITY_CASES=10000`
+//! `BIFOLD_PARITY_SEED=… [BIFOLD_PARITY_CASES=…]` runs chosen seeds again, `BIFOLD_PARITY_CASES=100000`
 //! alone runs more of them.
 
 mod aggregate;
@@ -20,8 +20,10 @@ mod expression;
 mod fixed;
 mod fold;
 mod generate;
+mod late;
 mod ordered;
 mod pairs;
+mod threads;
 mod value;
 mod view;
 mod whole;

@@ -135,6 +135,53 @@ async fn a_view_of_rows_is_the_union_of_both_layers() {
     server.stop().await;
 }
 
+/// Late rows have a view of their own, with the same columns; no column of theirs is a key that changes are told by.
+#[tokio::test(flavor = "multi_thread")]
+async fn late_rows_have_a_view_of_their_own_and_changes_are_told_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let client = &server.client;
+    let stream = "CREATE STREAM s (k TEXT, tags TEXT[], at TIMESTAMPTZ NOT NULL, WATERMARK FOR at AS at)";
+    client.sql(&format!("{stream} WITH (partitions = 1)")).await;
+    client.sql("CREATE MATERIALIZED VIEW v WITH (late = 'side') AS SELECT k, at FROM s ORDER BY at DESC LIMIT 1").await;
+    let by_tag = "SELECT tag, count(*) AS n FROM s CROSS JOIN UNNEST(s.tags) AS t(tag) GROUP BY tag";
+    client.sql(&format!("CREATE MATERIALIZED VIEW w WITH (late = 'side') AS {by_tag}")).await;
+    let line = |k: &str, minute: u32| {
+        let at = format!("2024-01-01T10:{minute:02}:00Z");
+        json!({ "k": k, "tags": ["x", k], "at": at }).to_string() + "\n"
+    };
+    client.ingest("s", line("a", 5) + &line("late", 1) + &line("later", 2) + &line("b", 9)).await;
+    assert_eq!(lines(&client.sql("SELECT k FROM v").await), ["b"]);
+    let late = "SELECT k FROM v_late ORDER BY k";
+    assert_eq!(lines(&client.sql(late).await), ["late", "later"]);
+    assert_eq!(lines(&client.sql("SELECT tag, n FROM w ORDER BY tag").await), ["a 1", "b 1", "x 2"]);
+    let of_both = [
+        ("v_late", "k", vec!["late", "later"]),
+        ("w_late", "k, tag", vec!["late late", "late x", "later later", "later x"]),
+    ];
+    for (view, columns, expected) in of_both {
+        let run = client.run(view).await;
+        assert_eq!((&run["state"], &run["verdict"]), (&"succeeded".into(), &"exact".into()), "{view}: {run}");
+        for layer in ["", "batch."] {
+            let answer = client.sql(&format!("SELECT {columns} FROM {layer}{view} ORDER BY {columns}")).await;
+            assert_eq!(lines(&answer), expected, "{layer}{view}");
+        }
+    }
+    client.ingest("s", line("last", 3)).await;
+    assert_eq!(lines(&client.sql(late).await), ["last", "late", "later"]);
+    for mode in ["update", "append"] {
+        let answer = client.request("GET", &format!("/v1/views/v_late/changes?mode={mode}")).send().await.unwrap();
+        assert_eq!(answer.status(), 501);
+        let problem: Value = answer.json().await.unwrap();
+        assert!(problem["detail"].as_str().unwrap().contains("it has no aggregate"), "{problem}");
+    }
+    let refused = client.refused("SELECT window_final FROM v_late").await;
+    assert!(refused.to_string().contains("window_final is of a view"), "{refused}");
+    client.sql("DROP MATERIALIZED VIEW v").await;
+    client.refused(late).await;
+    server.stop().await;
+}
+
 /// Rows of late records are left out where the view says so, and the certificate lists their records.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_rows_are_dropped_and_explained() {

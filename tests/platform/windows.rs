@@ -1,5 +1,5 @@
 //! Windows in the whole platform: the worked examples, in the speed layer alone, after a run, and with one part of a
-//! window in each layer. (R-053 to R-057)
+//! window in each layer. (R-052 to R-057)
 
 use serde_json::{Value, json};
 
@@ -189,5 +189,55 @@ async fn a_watermark_of_fifteen_minutes() {
         let answer = client.sql(&format!("SELECT orders FROM batch.{view} ORDER BY window_start")).await;
         assert_eq!(table(&answer), orders.map(|orders| orders.to_string()), "batch.{view}");
     }
+    server.stop().await;
+}
+
+/// R-052, R-056: windows of so many records of each partition, half of one in the batch view and half in the tail.
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_of_records_across_the_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path()).await;
+    let client = &server.client;
+    client.sql(&WATERMARK.replace("partitions = 4", "partitions = 2")).await;
+    let views = [
+        ("tens", "COUNT_WINDOW(orders, 10)"),
+        ("last_twenty", "GLOBAL_WINDOW(orders, TRIGGER(count, 5), EVICTOR(count, 20))"),
+    ];
+    for (view, relation) in views {
+        client
+            .sql(&format!(
+                "CREATE MATERIALIZED VIEW {view} WITH (late = 'drop') AS SELECT _partition AS p, window_end, \
+                 count(*) AS n, min(id) AS a FROM {relation} GROUP BY _partition, window_end"
+            ))
+            .await;
+    }
+    let order = |number: u32| {
+        json!({ "id": format!("o{number:03}"), "event_time": time(number * 7_919 % 3_000) }).to_string() + "\n"
+    };
+    client.ingest("orders", (0..60).map(order).collect::<String>()).await;
+    for (view, _) in views {
+        let run = client.run(view).await;
+        assert_eq!(run["verdict"], "exact", "no record is late for a window of records: {run}");
+    }
+    client.ingest("orders", (60..100).map(order).collect::<String>()).await;
+    let answer = client.sql("SELECT p, window_end, n, window_final FROM tens ORDER BY p, window_end").await;
+    let to = answer["freshness"]["views"][0]["speed"]["to"].clone();
+    let mut expected = vec![];
+    for partition in 0..2_u64 {
+        let records = to[partition.to_string()].as_u64().unwrap();
+        for end in (10..=records.div_ceil(10) * 10).step_by(10) {
+            let is_full = end <= records;
+            expected.push(format!("{partition} {end} {} {is_full}", if is_full { 10 } else { records % 10 }));
+        }
+    }
+    assert_eq!(table(&answer), expected);
+    let fired =
+        client.sql("SELECT min(n), max(n), count(*) FROM last_twenty WHERE window_final AND window_end >= 20").await;
+    let results: u64 = (0..2_u64).map(|p| to[p.to_string()].as_u64().unwrap() / 5 - 3).sum();
+    assert_eq!(table(&fired), [format!("20 20 {results}")]);
+    let merged = client.sql("SELECT * FROM last_twenty ORDER BY 1, 2").await;
+    let run = client.run("last_twenty").await;
+    assert_eq!(run["verdict"], "exact", "{run}");
+    assert_eq!(table(&client.sql("SELECT * FROM batch.last_twenty ORDER BY 1, 2").await), table(&merged));
     server.stop().await;
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::util::display::array_value_to_string;
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, Session, TableProvider};
@@ -21,6 +22,7 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use operators::{
     LateralPlanner, StateSource, StaticTable, View, buckets, merged, session, states, windows, without_lateral,
 };
+use schemas::column::{APPEND_TIME, PROCESSING_TIME};
 use schemas::documents::certificate::OracleCheck;
 use schemas::problem::SqlPosition;
 use schemas::statement::plain_windows;
@@ -60,8 +62,8 @@ pub struct OracleInput {
 impl Oracle<'_> {
     /// The reason why this view cannot be checked, if there is one.
     pub fn unfit(&self) -> Option<String> {
-        if self.view.late_policy() == LatePolicy::Drop {
-            return Some("late events are left out: plain SQL does not know which".into());
+        if self.view.late_policy() != LatePolicy::Include {
+            return Some("late events are left out, or nothing else is in: plain SQL does not know which".into());
         }
         if self.sql.to_lowercase().split_whitespace().any(|word| word == "limit") {
             return Some("the view has a LIMIT: which rows are in it may depend on ties".into());
@@ -123,7 +125,7 @@ impl Oracle<'_> {
             let _ = state.register_udf(function);
         }
         buckets::register(&mut state)?;
-        let schema = Arc::new(self.stream.log_schema().project(&self.columns())?);
+        let (schema, rows) = readable(Arc::new(self.stream.log_schema().project(&self.columns())?), rows)?;
         let records: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![rows])?);
         let known = vec![(self.stream.name.clone(), Arc::clone(&records))];
         state.register_relation_planner(Arc::new(windows::WindowPlanner::over(known)))?;
@@ -222,6 +224,20 @@ impl Oracle<'_> {
     }
 }
 
+/// Records with the column that views read under a second name.
+fn readable(schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let Ok(append_time) = schema.index_of(APPEND_TIME) else { return Ok((schema, rows)) };
+    let processing_time = Arc::new(schema.field(append_time).clone().with_name(PROCESSING_TIME));
+    let fields: Vec<_> = schema.fields().iter().cloned().chain([processing_time]).collect();
+    let readable: SchemaRef = Arc::new(Schema::new(fields));
+    let with_it = |rows: &RecordBatch| {
+        let columns = rows.columns().iter().chain([rows.column(append_time)]).cloned().collect();
+        RecordBatch::try_new(Arc::clone(&readable), columns)
+    };
+    let rows = rows.iter().map(with_it).collect::<std::result::Result<_, _>>()?;
+    Ok((readable, rows))
+}
+
 /// Rows of an answer by their encoded key.
 type RowsByKey = BTreeMap<Box<[u8]>, usize>;
 
@@ -237,7 +253,7 @@ struct Theirs {
     expressions: Vec<String>,
 }
 
-fn one_batch(rows: &[RecordBatch], schema: &arrow::datatypes::SchemaRef) -> Result<RecordBatch> {
+fn one_batch(rows: &[RecordBatch], schema: &SchemaRef) -> Result<RecordBatch> {
     match rows.first() {
         Some(first) => Ok(concat_batches(&first.schema(), rows)?),
         None => Ok(RecordBatch::new_empty(Arc::clone(schema))),

@@ -48,6 +48,7 @@ impl Scene {
             verdict: Verdict::Exact,
             published_at_us: 0,
             rolled_back_from: None,
+            epoch: 0,
         };
         let deltas = vec![testing::delta(&view, &frames, &c1, &c2), testing::delta(&view, &frames, &c2, &c3)];
         Self { view, frames, base, base_states: below.states[0].clone(), deltas, cut: c3.clone(), scanned_to: c3 }

@@ -43,6 +43,7 @@ async fn scene(limits: Limits) -> Scene {
         durable: Arc::new(move || seen.lock().clone()),
         clock: Arc::new(clock.clone()),
         limits,
+        at_once: Arc::new(Semaphore::new(1)),
     }));
     Scene { landing, log, clock, durable, _folder: folder }
 }
@@ -115,4 +116,44 @@ async fn log_is_given_up_only_below_what_nobody_needs() {
         Cut(vec![99, 99, 30]),
         "landed is the bound, the last record stays"
     );
+}
+
+/// what a record takes is a guess until a range was read for a landing. Who was refused by the guess is not let in
+/// because the range that still waits turns out to be smaller.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_stands_does_not_shrink() {
+    let scene = scene(Limits::default()).await;
+    *scene.durable.lock() = Some(Cut::default());
+    push(&scene.log, &Cut(vec![400, 300, 200]));
+    let guessed = scene.landing.backlog().bytes;
+    assert_eq!(guessed, 900 * RECORD_BYTES_GUESS as u64);
+    // as a landing does whose store does not answer
+    let frames = scene.landing.read_chunk(&Cut::default(), &scene.log.head()).await.unwrap();
+    assert_eq!(frames.iter().map(|frame| frame.rows.num_rows()).sum::<usize>(), 900);
+    let measured = *scene.landing.record_bytes.lock() as u64;
+    assert!(measured < RECORD_BYTES_GUESS as u64, "{measured}");
+    assert_eq!(scene.landing.backlog().bytes, guessed);
+    *scene.durable.lock() = Some(scene.log.head());
+    scene.landing.land_to(&Cut(vec![400, 0, 0])).await.unwrap();
+    let measured = *scene.landing.record_bytes.lock() as u64;
+    assert_eq!(scene.landing.backlog().bytes, 500 * measured, "it has moved");
+}
+
+/// how much all landings together have in memory is bounded: the next one waits for its turn, also if the one
+/// before it ends badly.
+#[tokio::test(flavor = "multi_thread")]
+async fn landings_of_all_streams_take_turns() {
+    let scene = scene(Limits::default()).await;
+    push(&scene.log, &Cut(vec![100, 100, 100]));
+    let turn = scene.landing.parts.at_once.acquire().await.unwrap();
+    let landing = Arc::clone(&scene.landing);
+    let cut = scene.log.head();
+    let waiting = tokio::spawn(async move { landing.land_to(&cut).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(scene.landing.master().landed().total(), 0, "another stream has a range in memory");
+    drop(turn);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(scene.landing.master().landed(), scene.log.head());
+    scene.landing.land_to(&Cut(vec![101, 0, 0])).await.unwrap_err();
+    assert_eq!(scene.landing.parts.at_once.available_permits(), 1);
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow::record_batch::RecordBatch;
 use operators::{Folder, evidence};
 use parking_lot::Mutex;
-use schemas::{Cut, LatePolicy, LedgerCounts, Offset, Partition, Problem};
+use schemas::{Cut, LedgerCounts, Offset, Partition, Problem};
 
 use super::{Job, Scanned, StateRuns, Unit};
 use crate::internal;
@@ -119,7 +119,7 @@ impl Shared<'_> {
 
     fn fold_units(&self) -> Result<(Counts, Vec<(Partition, Offset)>), Problem> {
         let mut folder = Folder::new(&self.job.view)?;
-        if self.job.view.late_policy() == LatePolicy::Drop {
+        if self.job.view.late_policy().leaves_out() {
             folder.keep_late();
         }
         let mut counts = Counts::new(self.job);

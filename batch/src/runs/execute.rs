@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use schemas::documents::manifest::{BatchFile, Manifest};
 use schemas::documents::run::RunKind;
-use schemas::{Certificate, Code, Cut, LatePolicy, LedgerCounts, Problem, Verdict};
+use schemas::{Certificate, Code, Cut, LedgerCounts, Problem, Verdict};
 use storage::snapshot::RangeStates;
 use storage::{layers::Speed, paths};
 use tokio::runtime::Handle;
@@ -27,6 +27,8 @@ pub(super) struct Plan {
     view: Arc<BatchView>,
     landing: Arc<Landing>,
     base: Option<Arc<Manifest>>,
+    /// The sequence that it is published under: nobody has published since the base.
+    sequence: u64,
     cut: Cut,
     deltas: Vec<Arc<RangeStates>>,
     kind: RunKind,
@@ -125,14 +127,24 @@ impl RunService {
         }
         let landing = self.parts.views.landing(view.stream.id);
         let landing = landing.ok_or_else(|| internal(format!("stream {} is not landed", view.stream.name)))?;
-        let base = self.manifests.current(view.def.id).await.map_err(|e| stored(&e))?;
+        let head = self.manifests.head(view.def.id).await.map_err(|e| stored(&e))?;
+        let (base, next) = (head.manifest, head.next);
         if let Some(base) = base.as_ref().filter(|base| base.semantic_hash != view.view.semantic_hash()) {
             return Err(internal(format!("view {}: run {} was made by another definition", live.view, base.run)));
         }
         if base.is_none() && view.def.from.total() > 0 {
             // the history before the view: what speed has begins exactly there
             let cut = view.def.from.clone();
-            return Ok(Plan { view, landing, base, cut, deltas: vec![], kind: RunKind::Full, _barrier: None });
+            return Ok(Plan {
+                view,
+                landing,
+                base,
+                sequence: next,
+                cut,
+                deltas: vec![],
+                kind: RunKind::Full,
+                _barrier: None,
+            });
         }
         self.catch_up(&view, base.as_ref()).await?;
         let (stream, speed) = (view.stream.id, Arc::clone(&self.parts.speed));
@@ -154,11 +166,10 @@ impl RunService {
         }
         let deltas = audit::ranges_below(&seen.ranges, &cut);
         // of a late event's list, an incremental run would only have the new part
-        let is_incremental = live.document().kind == RunKind::Incremental
-            && base.is_some()
-            && view.view.late_policy() != LatePolicy::Drop;
+        let is_incremental =
+            live.document().kind == RunKind::Incremental && base.is_some() && !view.view.late_policy().leaves_out();
         let kind = if is_incremental { RunKind::Incremental } else { RunKind::Full };
-        Ok(Plan { view, landing, base, cut, deltas, kind, _barrier: Some(barrier) })
+        Ok(Plan { view, landing, base, sequence: next, cut, deltas, kind, _barrier: Some(barrier) })
     }
 
     async fn scan(&self, live: &Arc<LiveRun>, plan: &Arc<Plan>) -> Result<(Job, Arc<MasterRecords>, Scanned), Problem> {
@@ -305,7 +316,7 @@ impl RunService {
     fn manifest(&self, live: &LiveRun, plan: &Plan, made: Made, verdict: Verdict) -> Manifest {
         Manifest {
             format: 1,
-            sequence: plan.base.as_ref().map_or(1, |base| base.sequence + 1),
+            sequence: plan.sequence,
             view: plan.view.def.id,
             semantic_hash: plan.view.view.semantic_hash().into(),
             run: live.id,
@@ -316,6 +327,7 @@ impl RunService {
             verdict,
             published_at_us: self.parts.clock.now_us(),
             rolled_back_from: None,
+            epoch: self.manifests.epoch(),
         }
     }
 }

@@ -41,14 +41,8 @@ impl RunService {
 
     /// Removes batch views of runs beyond those that are kept, and manifests that name them.
     pub(super) async fn retire(&self, view: &BatchView) -> Result<(), StorageError> {
-        let keep = self.parts.limits.runs_kept.max(2);
         let manifests = self.manifests.list(view.def.id).await?;
-        let mut kept = BTreeSet::new();
-        for manifest in manifests.iter().rev() {
-            if kept.len() < keep {
-                kept.insert(manifest.run);
-            }
-        }
+        let kept = self.kept(&manifests);
         let surplus = || manifests.iter().filter(|manifest| !kept.contains(&manifest.run));
         // all manifests first, for a rollback has two of one run: one that is there names files that exist (I4)
         for manifest in surplus() {
@@ -61,24 +55,41 @@ impl RunService {
         Ok(())
     }
 
+    /// The runs whose batch views are kept: the newest ones.
+    fn kept(&self, manifests: &[Arc<Manifest>]) -> BTreeSet<u64> {
+        let keep = self.parts.limits.runs_kept.max(2);
+        let mut kept = BTreeSet::new();
+        for manifest in manifests.iter().rev() {
+            if kept.len() < keep {
+                kept.insert(manifest.run);
+            }
+        }
+        kept
+    }
+
     /// Makes an older run's batch view the current one: a manifest that points to it (I10).
     pub(super) async fn roll_back(&self, view: &BatchView, run: u64) -> Result<Manifest, Problem> {
         // a run's publication must not remove what this one is about to point to
         let _alone = self.publishing.lock().await;
         let not_kept =
             || Problem::new(Code::NotFound, format!("view {}: the batch view of run {run} is not kept", view.def.name));
-        let current = self.manifests.current(view.def.id).await.map_err(|e| stored(&e))?.ok_or_else(not_kept)?;
+        let head = self.manifests.head(view.def.id).await.map_err(|e| stored(&e))?;
+        let current = head.manifest.ok_or_else(not_kept)?;
         if current.run == run {
             return Err(Problem::new(Code::InUse, format!("view {}: run {run} is the current one", view.def.name)));
         }
-        let older = self.manifests.by_run(view.def.id, run).await.map_err(|e| stored(&e))?.ok_or_else(not_kept)?;
+        let manifests = self.manifests.list(view.def.id).await.map_err(|e| stored(&e))?;
+        // one that is to be retired may be there still, while an owner before this one is removing it
+        let is_kept = self.kept(&manifests).contains(&run);
+        let older = manifests.into_iter().rev().find(|manifest| is_kept && manifest.run == run).ok_or_else(not_kept)?;
         if older.semantic_hash != view.view.semantic_hash() {
             return Err(not_kept());
         }
         let manifest = Manifest {
-            sequence: current.sequence + 1,
+            sequence: head.next,
             published_at_us: self.parts.clock.now_us(),
             rolled_back_from: Some(current.run),
+            epoch: self.manifests.epoch(),
             ..Manifest::clone(&older)
         };
         self.publish(view, manifest.clone()).await?;

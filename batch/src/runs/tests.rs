@@ -70,6 +70,7 @@ impl Scene {
             durable: Arc::new(|| None),
             clock: Arc::clone(&clock),
             limits: Limits::default(),
+            at_once: Arc::new(tokio::sync::Semaphore::new(1)),
         };
         *views.landing.lock() = Some(Arc::new(Landing::new(landing)));
         let parts = RunParts {

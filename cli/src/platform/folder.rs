@@ -80,6 +80,11 @@ impl DataFolder {
         self.import_dir.as_deref()
     }
 
+    /// Where file sinks have their folders.
+    pub(crate) fn exports(&self) -> PathBuf {
+        self.root.join("exports")
+    }
+
     /// Where runs spill.
     pub(crate) fn spill(&self) -> PathBuf {
         self.root.join("spill")

@@ -134,7 +134,14 @@ pub(super) async fn run(
     server: JoinHandle<std::io::Result<()>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Reader { tasks, follower, .. } = reader;
+    let Reader { tasks, follower, engine, .. } = reader;
+    let stopped = stop.clone();
+    tasks.spawn("changes", async move {
+        stopped.cancelled().await;
+        // their requests would keep the server from ending
+        engine.end_changes();
+        Ok(())
+    });
     tasks.spawn("store", follower.run(stop.clone()));
     let result = super::served(&tasks, server).await;
     stop.cancel();

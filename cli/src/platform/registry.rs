@@ -16,13 +16,15 @@ use speed::{SpeedService, ViewInput};
 use storage::catalog::CatalogStore;
 use storage::clock::Clock;
 use storage::layers::{BacklogSize, Backlogs, Logs, SourceStatus};
-use storage::log::{EmbeddedLog, EmbeddedLogConfig, Log};
+use storage::log::{EmbeddedLog, EmbeddedLogConfig, Log, TailShares};
 use storage::manifests::ManifestStore;
 use storage::master::Master;
 use storage::store::Store;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+mod claims;
 mod tables;
 mod topics;
 mod waiting;
@@ -51,6 +53,10 @@ pub(crate) struct RegistryParts {
     pub(crate) speed: Arc<SpeedService>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
+    /// Landings of all streams that have a range in memory.
+    pub(crate) landings: Arc<Semaphore>,
+    /// What the logs of all streams keep in memory.
+    pub(crate) tails: Arc<TailShares>,
     pub(crate) folder: Arc<DataFolder>,
     pub(crate) tasks: Tasks,
     pub(crate) kafka: KafkaSection,
@@ -107,6 +113,7 @@ impl Registry {
             views: RwLock::default(),
             tables: RwLock::default(),
         });
+        registry.claim_views(&catalog).await?;
         for table in &catalog.tables {
             let rows = static_tables::load(&registry.parts.store, table).await?;
             registry.add_table(table, rows);
@@ -198,6 +205,7 @@ impl Registry {
             durable: Arc::new(move || speed.upgrade().and_then(|speed| speed.durable(id))),
             clock: Arc::clone(&parts.clock),
             limits: parts.limits.clone(),
+            at_once: Arc::clone(&parts.landings),
         }));
         let connector = self.connector(&def, &log, &dead_letters, &receipts).await?;
         Ok(Arc::new(OpenStream {
@@ -230,6 +238,7 @@ impl Registry {
             segment_bytes: self.parts.limits.log_segment_bytes as u64,
             tail_bytes_max: self.parts.limits.log_tail_bytes_max,
             queue_bytes_max: self.parts.limits.ingest_bytes_in_flight_max,
+            tails: Some(Arc::clone(&self.parts.tails)),
         };
         let open = move || EmbeddedLog::open(&folder, schema, incarnation, partitions, &config);
         let log: Arc<dyn Log> = tokio::task::spawn_blocking(open).await??;
@@ -334,6 +343,10 @@ impl Backlogs for Registry {
     fn backlog(&self, stream: Uuid) -> Option<BacklogSize> {
         let open = self.streams.read().get(&stream).cloned()?;
         Some(open.landing.backlog())
+    }
+
+    fn chain_bytes(&self, stream: Uuid) -> u64 {
+        self.parts.speed.stream(stream).map_or(0, |speed| speed.chain_bytes() as u64)
     }
 }
 

@@ -6,6 +6,7 @@ mod create;
 mod drop;
 mod rehearsal;
 pub(super) mod show;
+mod sinks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -96,6 +97,7 @@ impl Statements for StatementService {
             Statement::CreateStream(create) => self.create_stream(create).await,
             Statement::CreateView(create) => self.create_view(create, &placed.text).await,
             Statement::CreateTable(create) => self.create_table(create, files).await,
+            Statement::CreateSink(create) => self.create_sink(create, &placed.text).await,
             Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists).await,
             Statement::Rollback { name, run } => {
                 let manifest = self.runs.rollback(name, *run).await?;

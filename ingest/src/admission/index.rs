@@ -30,6 +30,9 @@ use crate::identity::Identity;
 /// A table past the horizon with fewer ids than this is not worth a run: it stays in memory until it is dropped.
 const RUN_IDS_MIN: usize = 4_096;
 
+/// Identities whose filters are asked before any of them is looked up: a bit of a word for each.
+const PROBED_AT_ONCE: usize = 64;
+
 /// The identity in two halves: aligned to 8 bytes, an entry takes 24 and not 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key {
@@ -115,6 +118,25 @@ enum Level {
 }
 
 impl Level {
+    /// Of at most [`PROBED_AT_ONCE`] identities, a bit for each that may be in it.
+    fn may_contain(&self, identities: &[Identity]) -> u64 {
+        let bit = |may_be: bool, row: u32| u64::from(may_be) << row;
+        let rows = (0_u32..).zip(identities);
+        match self {
+            Self::Memory { table, .. } => {
+                rows.fold(0, |all, (row, identity)| all | bit(table.contains_key(&Key::from(*identity)), row))
+            }
+            Self::Disk(run) => rows.fold(0, |all, (row, identity)| all | bit(run.may_contain(*identity), row)),
+        }
+    }
+
+    fn find(&self, identity: Identity) -> Result<Option<Offset>, StorageError> {
+        match self {
+            Self::Memory { table, .. } => Ok(table.get(&Key::from(identity)).copied()),
+            Self::Disk(run) => run.find(identity),
+        }
+    }
+
     fn end(&self) -> Offset {
         match self {
             Self::Memory { offsets, .. } => offsets.end,
@@ -206,13 +228,14 @@ impl Index {
     pub(crate) fn probe(&self, identities: &[Identity]) -> Result<Vec<(u32, Offset)>, StorageError> {
         let mut found = vec![];
         for level in &self.levels {
-            for (row, identity) in (0_u32..).zip(identities) {
-                let offset = match level {
-                    Level::Memory { table, .. } => table.get(&Key::from(*identity)).copied(),
-                    Level::Disk(run) if run.may_contain(*identity) => run.find(*identity)?,
-                    Level::Disk(_) => None,
-                };
-                found.extend(offset.filter(|offset| *offset >= self.oldest).map(|offset| (row, offset)));
+            for (chunk, identities) in (0_u32..).step_by(PROBED_AT_ONCE).zip(identities.chunks(PROBED_AT_ONCE)) {
+                let mut may_be = level.may_contain(identities);
+                while may_be != 0 {
+                    let row = may_be.trailing_zeros();
+                    may_be &= may_be - 1;
+                    let offset = level.find(identities[row as usize])?.filter(|offset| *offset >= self.oldest);
+                    found.extend(offset.map(|offset| (chunk + row, offset)));
+                }
             }
         }
         found.sort_unstable();

@@ -4,7 +4,6 @@
 use schemas::documents::source::{Epoch, Hole, HoleReason, SourceDocument, SourcePosition};
 use schemas::{Offset, Partition};
 use storage::StorageError;
-use storage::kafka::TopicReader;
 use storage::source::SourceStore;
 use uuid::Uuid;
 
@@ -35,16 +34,15 @@ impl Book {
         Ok(Self { store, number, document, last_seen: None, position: None })
     }
 
-    /// Everything that the reader has is let in, and was of this incarnation.
-    pub(super) fn note_seen(&mut self, epoch: u32, reader: &TopicReader) {
-        let (next, at_end) = (reader.next().to_vec(), reader.at_end().to_vec());
+    /// Everything below `next` is let in, and was of this incarnation.
+    pub(super) fn note_seen(&mut self, epoch: u32, next: Vec<Offset>, at_end: Vec<bool>) {
         self.last_seen = Some(LastSeen { epoch, next, at_end });
     }
 
-    /// The topic is gone, and the reader may have records of it that were not let in.
-    pub(super) fn note_gone(&mut self, reader: &TopicReader) {
+    /// The topic is gone, and was read up to `next`: some of that may not have been let in.
+    pub(super) fn note_gone(&mut self, next: &[Offset]) {
         let Some(seen) = &mut self.last_seen else { return };
-        for ((at_end, before), after) in seen.at_end.iter_mut().zip(&seen.next).zip(reader.next()) {
+        for ((at_end, before), after) in seen.at_end.iter_mut().zip(&seen.next).zip(next) {
             *at_end &= before == after;
         }
     }

@@ -24,7 +24,7 @@ use crate::times::Timing;
 const CONTENT_TYPE: &str = "application/json";
 
 /// One partition's share of a fetch, decoded.
-struct Intake {
+pub(super) struct Intake {
     payload: Vec<u8>,
     part: Part,
     bad: Vec<BadRecord>,
@@ -34,15 +34,11 @@ struct Intake {
 
 impl Connector {
     /// Lets records in: first the bad ones into the dead letters, durably, then the others into the log. Records
-    /// of a partition that are durable imply that the dead letters before them are.
-    pub(super) async fn take(&self, epoch: &Epoch, places: &Places, fetched: Vec<TopicRecords>) -> Result<(), Problem> {
-        if fetched.is_empty() {
+    /// of a partition that are durable imply that the dead letters before them are. One fetch after the other.
+    pub(super) async fn take(&self, epoch: &Epoch, places: &Places, intakes: Vec<Intake>) -> Result<(), Problem> {
+        if intakes.is_empty() {
             return Ok(());
         }
-        let (stream, limits, number) = (Arc::clone(&self.parts.stream), self.parts.limits.clone(), epoch.number);
-        let decoding = tokio::task::spawn_blocking(move || decode_all(&stream, &limits, number, fetched));
-        let stopped = |error| Problem::new(Code::Internal, format!("decoding a topic stopped: {error}"));
-        let intakes = decoding.await.map_err(stopped)??;
         let mut quarantined = 0;
         let (mut parts, mut receipts) = (vec![], vec![]);
         for intake in intakes {
@@ -92,7 +88,8 @@ impl Connector {
     }
 }
 
-fn decode_all(
+/// By partition.
+pub(super) fn decode_all(
     stream: &StreamDef,
     limits: &Limits,
     epoch: u32,

@@ -1,19 +1,20 @@
 //! One session: from a look at the topic until something about it changes or fails.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use schemas::documents::source::{Epoch, SourcePosition};
 use schemas::{Code, Offset, Problem};
-use storage::kafka::{Fetched, ReadLimits, TopicError, TopicFacts, TopicReader, describe};
+use storage::kafka::{ReadLimits, TopicError, TopicFacts, TopicReader, describe};
 
 use super::Connector;
+use super::ahead::{self, Found};
 use super::book::Book;
+use super::intake::decode_all;
 use super::places::{self, Places};
 
-/// What one fetch takes.
+/// What one fetch takes; a few of them are in memory.
 const READ: ReadLimits = ReadLimits { records_max: 32_768, bytes_max: 16 << 20, wait: Duration::from_millis(250) };
-/// How often the lag is measured and the position is noted.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks at a backlog that is too large.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(200);
 /// How often the topic is looked at: partitions added, compaction switched on.
@@ -37,36 +38,34 @@ impl Connector {
 
     async fn read(
         &self,
-        mut reader: TopicReader,
+        reader: TopicReader,
         epoch: &Epoch,
         places: &Places,
         facts: &TopicFacts,
     ) -> Result<(), Problem> {
-        let (mut looked, mut looked_at_topic) = (None::<Instant>, Instant::now());
-        loop {
-            self.wait_for_backlog().await;
-            let fetched = blocking(move || {
-                let fetched = reader.fetch(&READ);
-                (reader, fetched)
-            });
-            let (returned, fetched) = fetched.await?;
-            reader = returned;
-            match fetched.map_err(|error| error.problem())? {
-                Fetched::Records(records) => self.take(epoch, places, records).await?,
-                Fetched::OutOfRange => return Ok(()),
-                Fetched::Replaced(found) => {
-                    self.book.lock().await.note_gone(&reader);
+        let (stream, limits, number) = (Arc::clone(&self.parts.stream), self.parts.limits.clone(), epoch.number);
+        let mut steps = ahead::read(reader, READ, move |records| decode_all(&stream, &limits, number, records));
+        let mut looked_at_topic = Instant::now();
+        while let Some(step) = steps.recv().await {
+            match step.found? {
+                Found::Records(intakes) => {
+                    self.wait_for_backlog().await;
+                    self.take(epoch, places, intakes).await?;
+                }
+                Found::OutOfRange => return Ok(()),
+                Found::Replaced(found) => {
+                    self.book.lock().await.note_gone(&step.next);
                     let missing =
                         TopicError::Missing { topic: self.topic.clone(), brokers: self.parts.kafka.brokers.clone() };
                     return if found.is_some() { Ok(()) } else { Err(missing.problem()) };
                 }
             }
-            self.note_progress(reader.next());
-            self.book.lock().await.note_seen(epoch.number, &reader);
-            if looked.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
-                reader = self.look(reader, epoch).await?;
-                looked = Some(Instant::now());
+            self.note_progress(&step.next);
+            if let Some(lag) = step.lag {
+                self.status.lock().lag_records = lag;
+                self.note_position(epoch, &step.next).await?;
             }
+            self.book.lock().await.note_seen(epoch.number, step.next, step.at_end);
             if looked_at_topic.elapsed() >= TOPIC_INTERVAL {
                 let current = describe(&self.parts.kafka, &self.topic).await.map_err(|error| error.problem())?;
                 if current != *facts {
@@ -75,9 +74,11 @@ impl Connector {
                 looked_at_topic = Instant::now();
             }
         }
+        Err(Problem::new(Code::Internal, format!("reading the topic {} stopped", self.topic)))
     }
 
-    /// Reads nothing while the layers behind the log do not keep up: the topic keeps what comes.
+    /// Lets nothing in while the layers behind the log do not keep up: what was read ahead waits, and the topic keeps the
+    /// rest.
     async fn wait_for_backlog(&self) {
         while let Err(problem) = self.backlog.check(&self.parts.stream) {
             self.note_problem(&problem);
@@ -172,38 +173,18 @@ impl Connector {
         Ok(())
     }
 
-    /// Measures the lag and notes the position.
-    async fn look(&self, reader: TopicReader, epoch: &Epoch) -> Result<TopicReader, Problem> {
-        let (reader, lag) = blocking(move || {
-            let lag = lag_of(&reader);
-            (reader, lag)
-        })
-        .await?;
-        let lag = lag.map_err(|error| error.problem())?;
-        self.status.lock().lag_records = lag;
+    /// Notes how far the topic is let in.
+    async fn note_position(&self, epoch: &Epoch, next: &[Offset]) -> Result<(), Problem> {
         let letters = self.parts.dead_letters.head().offset(0);
-        let position = SourcePosition { format: 1, epoch: epoch.number, next: reader.next().to_vec(), letters };
+        let log = self.parts.log.head().0;
+        let position = SourcePosition { format: 1, epoch: epoch.number, next: next.to_vec(), letters, log };
         let mut book = self.book.lock().await;
         if book.position.as_ref() != Some(&position) {
             self.parts.sources.put_position(&position).await.map_err(|error| error.problem())?;
             book.position = Some(position);
         }
-        Ok(reader)
+        Ok(())
     }
-}
-
-/// Records that are there and not read yet, markers of transactions included; none while it is not certain that
-/// there are none.
-fn lag_of(reader: &TopicReader) -> Result<Option<u64>, TopicError> {
-    let mut lag = 0;
-    for ((partition, next), _) in (0..).zip(reader.next()).zip(reader.at_end()).filter(|(_, at_end)| !**at_end) {
-        let unread = reader.bounds(partition)?.end.saturating_sub(*next);
-        if unread == 0 {
-            return Ok(None);
-        }
-        lag += unread;
-    }
-    Ok(Some(lag))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {

@@ -11,6 +11,12 @@ type Place = (Partition, i64);
 /// Stands for "no partition" in a [`Place`].
 const NONE: Partition = Partition::MAX;
 
+const DAY_US: i64 = 24 * 3_600 * 1_000_000;
+
+fn day_of(time_us: i64) -> i64 {
+    time_us.div_euclid(DAY_US) * DAY_US
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Book {
     /// Of requests that left a receipt.
@@ -73,6 +79,24 @@ impl Book {
     /// True if of every partition with records it is known where its first bucket begins.
     pub(super) fn knows_beginnings(&self, head: &Cut) -> bool {
         head.iter().all(|(partition, end)| end == 0 || self.settled_boundary(partition).is_some())
+    }
+
+    /// Adds the buckets of old days up to one a day and partition, so that about `buckets_max` of ten minutes are left: the
+    /// sums stay what they are.
+    pub(super) fn add_up_old_days(&mut self, buckets_max: usize) {
+        let mut times: Vec<i64> = self.counts.keys().chain(self.boundaries.keys()).map(|place| place.1).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        let Some(oldest_us) = times.get(buckets_max) else { return };
+        // whole days: none is added up in part
+        let before_us = day_of(*oldest_us);
+        let of_day = |(partition, at_us): Place| (partition, if at_us < before_us { day_of(at_us) } else { at_us });
+        for (place, counts) in std::mem::take(&mut self.counts) {
+            self.counts.entry(of_day(place)).or_default().add(&counts);
+        }
+        for (place, offset) in std::mem::take(&mut self.boundaries) {
+            let known = self.boundaries.entry(of_day(place)).or_insert(offset);
+            *known = offset.min(*known);
+        }
     }
 
     /// What one append may replace all rows by.

@@ -154,3 +154,40 @@ async fn letters_without_a_receipt_are_counted_once() {
         assert!(intake.iter().all(|bucket| bucket.counts.balance() == 0));
     }
 }
+
+/// the ledger in memory is bounded: old days become one bucket each, and every sum is what it was.
+#[test]
+fn old_days_are_added_up() {
+    let day_us = 24 * 3_600 * 1_000_000_i64;
+    let mut book = Book::default();
+    for (bucket, offset) in (0..10 * 144_i64).zip((0..).step_by(5)) {
+        let at_us = bucket * BUCKET_US;
+        for partition in 0..2 {
+            book.apply(&Entry::boundary(partition, at_us, offset));
+            book.apply(&receipt(partition, at_us, counts(7, 3)).unwrap());
+        }
+        book.apply(&Entry::quarantined(at_us, 2));
+    }
+    let (head, landed) = (Cut(vec![7_200, 7_300]), Cut(vec![7_000, 100]));
+    let by_day = |book: &Book| {
+        let mut days: BTreeMap<(Option<Partition>, i64), (IntakeCounts, u64)> = BTreeMap::new();
+        for bucket in book.intake(&head, &landed) {
+            let day = days.entry((bucket.partition, bucket.bucket_us.div_euclid(day_us))).or_default();
+            day.0.add(&bucket.counts);
+            day.1 += bucket.landed;
+        }
+        days
+    };
+    let (before, whole) = (by_day(&book), book.intake(&head, &landed).len());
+    assert_eq!((whole, before.len()), (3 * 10 * 144, 30));
+    // five rows a bucket
+    book.add_up_old_days(5 * 144 * 3);
+    assert_eq!(by_day(&book), before);
+    assert_eq!(book.intake(&head, &landed).len(), 3 * (6 + 4 * 144), "the newest days are as they were");
+    assert_eq!(book.settled_boundary(0), Some((10 * 144 * BUCKET_US - 2 * BUCKET_US, 7_190)));
+    book.add_up_old_days(5 * 144 * 3);
+    assert_eq!(by_day(&book), before, "once more changes nothing");
+    let mut again = Book::default();
+    book.summary().iter().for_each(|entry| again.apply(entry));
+    assert_eq!(again.intake(&head, &landed), book.intake(&head, &landed));
+}

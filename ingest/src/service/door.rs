@@ -11,6 +11,7 @@ use schemas::limits::ERRORS_LISTED_MAX;
 use schemas::problem::RecordError;
 use schemas::{Code, Cut, Limits, OnBadData, PositionToken, Problem, StreamDef};
 use storage::clock::Clock;
+use storage::log::Log;
 use uuid::Uuid;
 
 use super::{IngestOptions, IngestParts, Payload, Reservation};
@@ -33,6 +34,7 @@ pub(crate) struct Door {
     pub(crate) stream: Arc<StreamDef>,
     pub(super) limits: Arc<Limits>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) log: Arc<dyn Log>,
     pub(super) admission: Arc<Admission>,
     pub(super) dead_letters: DeadLetters,
     pub(super) receipts: Receipts,
@@ -71,11 +73,21 @@ impl Door {
             limits: Arc::new(limits.clone()),
             clock: clock(),
             admission: Arc::new(Admission::new(Arc::clone(&stream), Arc::clone(&log), clock(), memory)),
-            receipts: Receipts::new(log, Arc::clone(&dead_letters), receipts),
-            dead_letters: DeadLetters::new(dead_letters, clock(), limits.record_bytes_max),
+            receipts: Receipts::new(Arc::clone(&log), Arc::clone(&dead_letters), receipts),
+            dead_letters: DeadLetters::new(dead_letters, clock(), limits),
             backlog: Backlog::new(parts.backlogs.clone(), limits),
             replaying: tokio::sync::Mutex::default(),
+            log,
             stream,
+        })
+    }
+
+    /// A log that does not answer is why nothing is taken, whatever else is full because of it.
+    pub(super) fn check_progress(&self) -> Result<(), Problem> {
+        self.log.check_progress().map_err(|stalled| {
+            counter!("bifold_ingest_refused_total", "stream" => self.stream.name.clone(), "reason" => "stalled")
+                .increment(1);
+            stalled.problem()
         })
     }
 

@@ -249,6 +249,48 @@ async fn bodies_in_flight_are_bounded() {
     assert_eq!(world.post("commits/events", &[], event("a")).await.0, StatusCode::OK);
 }
 
+/// dead letters are bounded on disk; a request with more of them is refused as a whole, one without is taken.
+#[tokio::test]
+async fn dead_letters_are_bounded() {
+    let world = world(Limits { dead_letters_bytes_max: 2_000, ..Limits::default() });
+    let mut taken = 0;
+    let refused = loop {
+        let body = event(&format!("a{taken}")) + "this is no record\n";
+        let (status, answer) = world.post("commits/events", &[], body).await;
+        if status != StatusCode::OK {
+            break (status, answer);
+        }
+        assert_eq!(counts(&answer), [2, 1, 0, 1]);
+        taken += 1;
+        assert!(taken < 100, "dead letters without end");
+    };
+    assert_eq!((refused.0, &refused.1["code"]), (StatusCode::TOO_MANY_REQUESTS, &"overloaded".into()));
+    assert!(refused.1["detail"].as_str().unwrap().contains("dead_letters_bytes_max"), "{}", refused.1);
+    assert!(taken > 1);
+    let (status, answer) = world.post("commits/events", &[], event(&format!("a{taken}"))).await;
+    assert_eq!((status, counts(&answer)), (StatusCode::OK, [1, 1, 0, 0]), "nothing of the refused request was kept");
+}
+
+/// whoever writes to a log that does not answer is told so, also when those that wait for it take all the
+/// bytes that there are.
+#[tokio::test]
+async fn a_log_that_does_not_answer_is_the_reason_that_is_given() {
+    let world = world(Limits { ingest_bytes_in_flight_max: 100, ..Limits::default() });
+    let mut waits_for_the_log = world.service.reserve();
+    waits_for_the_log.hold(60).unwrap();
+    world.log.set(Disk::Stalled(7));
+    let request = Request::post("/v1/streams/commits/events").body(event("a").into()).unwrap();
+    let (status, problem, response) = world.send(request).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &"storage_unavailable".into()));
+    assert!(problem["detail"].as_str().unwrap().contains("has not answered for 7 s"), "{problem}");
+    assert_eq!(response.headers()["retry-after"], "7");
+    let refused = world.ingest("commits", &event("a"), IngestOptions::default()).await.unwrap_err();
+    assert_eq!(refused.status, 503);
+    drop(waits_for_the_log);
+    world.log.set(Disk::Quick);
+    assert_eq!(world.post("commits/events", &[], event("a")).await.0, StatusCode::OK);
+}
+
 #[rstest]
 #[case::array("application/json", None)]
 #[case::gzip("application/json", Some("gzip"))]

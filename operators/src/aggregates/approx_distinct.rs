@@ -26,6 +26,10 @@ impl Definition for ApproxDistinct {
         "approx_distinct"
     }
 
+    fn aliases(&self) -> &'static [&'static str] {
+        &["approx_count_distinct"]
+    }
+
     fn distinct(&self) -> Distinct {
         Distinct::Ignored
     }

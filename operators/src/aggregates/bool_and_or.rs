@@ -19,6 +19,8 @@ pub(crate) trait Fold:
 {
     /// The SQL name.
     const NAME: &'static str;
+    /// Other SQL names of it.
+    const ALIASES: &'static [&'static str];
     /// The result for no values; it never wins.
     const NEUTRAL: bool;
     /// Folds.
@@ -36,6 +38,7 @@ pub(crate) struct Either;
 
 impl Fold for Both {
     const NAME: &'static str = "bool_and";
+    const ALIASES: &'static [&'static str] = &["every"];
     const NEUTRAL: bool = true;
 
     #[inline]
@@ -50,6 +53,7 @@ impl Fold for Both {
 
 impl Fold for Either {
     const NAME: &'static str = "bool_or";
+    const ALIASES: &'static [&'static str] = &[];
     const NEUTRAL: bool = false;
 
     #[inline]
@@ -69,6 +73,10 @@ pub(crate) struct Bool<F>(pub(crate) F);
 impl<F: Fold> Definition for Bool<F> {
     fn name(&self) -> &'static str {
         F::NAME
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        F::ALIASES
     }
 
     fn distinct(&self) -> Distinct {

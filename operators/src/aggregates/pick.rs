@@ -48,6 +48,14 @@ impl Definition for Pick {
         &self.name
     }
 
+    fn aliases(&self) -> &'static [&'static str] {
+        match self.name.as_str() {
+            "arg_min" => &["argmin", "min_by"],
+            "arg_max" => &["argmax", "max_by"],
+            _ => &[],
+        }
+    }
+
     fn distinct(&self) -> Distinct {
         Distinct::Ignored
     }

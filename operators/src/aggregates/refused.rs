@@ -2,18 +2,19 @@
 
 /// For an aggregate of DataFusion that a view cannot use: the reason and the spelling that works.
 /// None for the aggregates that a view may use and for unknown names.
-pub fn mergeable_spelling(name: &str) -> Option<&'static str> {
+pub fn mergeable_spelling(name: &str) -> Option<(&'static str, &'static str)> {
     Some(match name.to_ascii_lowercase().as_str() {
         "median" => {
-            "median(x) keeps every value; write approx_percentile_cont(x, 0.5), or median_exact(x) for small cells"
+            ("median(x) keeps every value", "write approx_percentile_cont(x, 0.5), or median_exact(x) for small cells")
         }
-        "approx_percentile_cont_with_weight" => {
-            "approx_percentile_cont_with_weight depends on the order of the rows; write approx_percentile_cont(x, p)"
-        }
-        "nth_value" => {
-            "nth_value(x, n) keeps every value before the n-th; \
-             write first_value(x ORDER BY k), last_value(x ORDER BY k) or array_agg(x ORDER BY k)"
-        }
+        "approx_percentile_cont_with_weight" => (
+            "approx_percentile_cont_with_weight(x, w, p) depends on the order of the rows",
+            "write approx_percentile_cont(x, p)",
+        ),
+        "nth_value" => (
+            "nth_value(x, n) keeps every value before the n-th",
+            "write first_value(x ORDER BY k), last_value(x ORDER BY k) or array_agg(x ORDER BY k)",
+        ),
         _ => return None,
     })
 }

@@ -83,6 +83,7 @@ fn bound(expression: &Expr, name: &str) -> Option<i64> {
 fn time(expression: &Expr) -> Option<i64> {
     match expression {
         Expr::Literal(ScalarValue::TimestampMicrosecond(time_us, _), _) => *time_us,
+        Expr::Literal(ScalarValue::Int64(offset), _) => *offset,
         _ => None,
     }
 }
@@ -107,6 +108,9 @@ mod tests {
     #[rstest]
     #[case::one(col("g1").eq(at(40)), 40..=40)]
     #[case::the_other_way_round(at(40).lt(col("g1")), 41..=i64::MAX)]
+    #[case::below(col("g1").lt(at(40)), i64::MIN..=39)]
+    #[case::not_above(col("g1").lt_eq(at(40)), i64::MIN..=40)]
+    #[case::above(col("g1").gt(at(40)), 41..=i64::MAX)]
     #[case::by_its_end(end().eq(at(100)), 40..=40)]
     #[case::between(col("g1").between(at(3), at(9)), 3..=9)]
     #[case::and(col("g1").gt_eq(at(3)).and(end().lt_eq(at(69))), 3..=9)]

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::catalog::streaming::StreamingTable;
-use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, Result, TableReference, internal_err};
 use datafusion::datasource::{MemTable, provider_as_source};
@@ -25,18 +24,18 @@ use schemas::column::{OFFSET, PARTITION};
 use schemas::limits::MICRO_BATCH_ROWS;
 use schemas::{Code, LatePolicy, Problem, statement};
 
-use super::grouping::{distinct_as_groups, plain_keys};
-use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
-use super::rows::{ORDINAL, as_cells, is_of_rows};
+use super::feed::{bind_to_feed, feed_table, readable_schema};
+use super::finality::{self, Finality};
+use super::grouping::distinct_as_groups;
+use super::hidden::{LATE_ROW, hidden};
+use super::parsed::{Parsed, parse};
+use super::rows::{ORDINAL, is_of_rows};
 use super::windowed::{Keys, LAST_EVENT};
-use super::{CELLS, CellPlan, Dimension, View, ViewSource, dimension, refuse};
+use super::{CELLS, CellPlan, Dimension, View, ViewSource, refuse};
 use crate::aggregates::{Lowered, lower as lower_call, within_cap};
 use crate::lateral::without_lateral;
 use crate::windows::{TIME_ZONE_DATA, WindowPlanner, Windows};
 use crate::{error, evidence, session};
-
-/// Name of the table that the row program reads: whatever rows are folded next.
-pub(crate) const FEED: &str = "__feed";
 
 /// Grows when the meaning of states changes in a way that no other part of the hash shows.
 const STATE_VERSION: u32 = 1;
@@ -47,15 +46,23 @@ pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
     let sql = statement::plain_windows(source.sql);
     let logical = block_on(planner.create_logical_plan(&sql)).map_err(to_problem)?;
     check_statement(&logical)?;
+    check_policy(source)?;
     let logical = without_lateral(logical).and_then(distinct_as_groups).map_err(to_problem)?;
-    refuse::check(&logical, &source.stream.name)?;
-    let mut analyzed =
+    refuse::check(&logical, &source.stream.name)
+        .map_err(|refusal| error::at_construct(refusal.problem, &refusal.constructs, source.sql, source.position))?;
+    let analyzed =
         planner.analyzer().execute_and_check(logical, planner.config_options(), |_, _| {}).map_err(to_problem)?;
-    if is_of_rows(&analyzed) {
-        dimension::refuse_in_rows(&analyzed, source).map_err(to_problem)?;
-        analyzed = as_cells(&analyzed, source.stream).map_err(to_problem)?;
-    }
     build(source, planner, &analyzed).map_err(to_problem)
+}
+
+fn check_policy(source: &ViewSource<'_>) -> Result<(), Problem> {
+    if source.stream.time_column.is_some() || !matches!(source.late, LatePolicy::Side | LatePolicy::Only) {
+        return Ok(());
+    }
+    let (policy, stream) = (source.late.as_str(), &source.stream.name);
+    let detail = format!("late = '{policy}': stream {stream} has no watermark: nothing says which events are late");
+    Err(Problem::new(Code::InvalidSql, detail)
+        .with_hint("declare it with WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes'"))
 }
 
 fn check_statement(plan: &LogicalPlan) -> Result<(), Problem> {
@@ -79,7 +86,7 @@ fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
     config.options_mut().optimizer.repartition_joins = false;
     let mut state = session::state(config, Arc::new(RuntimeEnv::default()));
     let schema = MemorySchemaProvider::new();
-    let stream = feed_table(source.stream.record_schema(), vec![])?;
+    let stream = feed_table(readable_schema(source.stream), vec![])?;
     schema.register_table(source.stream.name.clone(), Arc::clone(&stream))?;
     state.register_relation_planner(Arc::new(WindowPlanner::for_view(vec![(source.stream.name.clone(), stream)])))?;
     for table in source.tables {
@@ -94,24 +101,12 @@ fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
     Ok(state)
 }
 
-/// A table over the feed, marked infinite, so that a join keeps the stream on the probe side: a build
-/// side is cached in the plan and would be read again for every later micro-batch.
-pub(crate) fn feed_table(
-    schema: SchemaRef,
-    partitions: Vec<Arc<dyn datafusion::physical_plan::streaming::PartitionStream>>,
-) -> Result<Arc<dyn TableProvider>> {
-    Ok(Arc::new(StreamingTable::try_new(schema, partitions)?.with_infinite_table(true)))
-}
-
 fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan) -> Result<View> {
-    let original = find_aggregate(analyzed)?;
-    let split = dimension::split(&original, source)?;
-    let stored = split.as_ref().map_or(&original, |split| &split.stored);
-    let keys = Keys::of(stored)?;
-    if let (Some(_), Some(_)) = (&split, &keys.windows) {
-        return Err(dimension::with_windows());
-    }
-    let (core, calls) = add_evidence(source, stored, &keys)?;
+    let is_of_rows = is_of_rows(analyzed);
+    let Parsed { plan: analyzed, aggregate: original, input, keys, split } = parse(source, analyzed)?;
+    // a new version of a table changes the rows of windows that are closed
+    let finality = if split.is_some() { None } else { Finality::of(&original, &keys, source)? };
+    let (core, calls) = add_evidence(&original, input, &keys)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
@@ -126,14 +121,17 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let (input_columns, feed_schema, program) = bind_to_feed(aggregate.input.as_ref(), source)?;
     let bound =
         Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
-    let cells = lower(&bound, &planner, keys.windows.clone())?;
+    let mut cells = lower(&bound, &planner, keys.windows.clone())?;
+    if is_of_rows {
+        cells.ordinal_column = Some(cells.row_schema.index_of(ORDINAL)?);
+    }
     let dimension = split.map(|split| split.dimension(&cells)).transpose()?;
     let finish = match &dimension {
         Some(dimension) => {
             let own_keys = Keys::of(&original)?;
-            finish(analyzed, &original, (&dimension.answered, &own_keys), (&calls, &planner))?
+            finish(&analyzed, &original, (&dimension.answered, &own_keys), (&calls, &planner))?
         }
-        None => finish(analyzed, &original, (&cells, &keys), (&calls, &planner))?,
+        None => finish(&analyzed, &original, (&cells, &keys), (&calls, &planner))?,
     };
     let semantic_hash = semantic_hash(source, &optimized, (&cells, dimension.as_ref()), &finish);
     let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_) | LogicalPlan::Unnest(_))))?;
@@ -149,37 +147,16 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
         planner,
         cells,
         dimension,
+        finality: finality.filter(|_| finality::reaches_the_top(&finish)),
         finish,
         is_global: original.group_expr.is_empty(),
         beyond_plain_sql: calls.iter().any(|call| call.beyond_plain_sql),
     })
 }
 
-fn find_aggregate(plan: &LogicalPlan) -> Result<Aggregate> {
-    let mut found = None;
-    plan.apply(|node| {
-        if let LogicalPlan::Aggregate(aggregate) = node {
-            found = Some(aggregate.clone());
-        }
-        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    found.map_or_else(|| internal_err!("the aggregate of the view is gone"), Ok)
-}
-
 /// The aggregate with canonical keys, over an input with the hidden columns, and the evidence first, then
 /// the user's calls as a view keeps them.
-fn add_evidence(source: &ViewSource<'_>, aggregate: &Aggregate, keys: &Keys) -> Result<(LogicalPlan, Vec<Lowered>)> {
-    let mut input = thread(&aggregate.input, source.stream)?;
-    if hidden(&input, LATE_ROW).is_none() {
-        let late = match late_row(&plain_keys(aggregate)?, &input, source.stream)? {
-            Some(late) => Some(late),
-            None => late_event(&input, source.stream)?,
-        };
-        let late = late.unwrap_or_else(|| lit(false));
-        let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-        columns.push(late.alias(LATE_ROW));
-        input = LogicalPlanBuilder::from(input).project(columns)?.build()?;
-    }
+fn add_evidence(aggregate: &Aggregate, input: LogicalPlan, keys: &Keys) -> Result<(LogicalPlan, Vec<Lowered>)> {
     let (Some(partition), Some(offset), Some(late)) =
         (hidden(&input, PARTITION), hidden(&input, OFFSET), hidden(&input, LATE_ROW))
     else {
@@ -225,39 +202,6 @@ fn canonical_key(key: &Expr, input: &LogicalPlan) -> Result<Expr> {
     })
 }
 
-/// Replaces the scan of the stream by a scan of the feed, which has just the columns that are read.
-fn bind_to_feed(input: &LogicalPlan, source: &ViewSource<'_>) -> Result<(Vec<usize>, SchemaRef, LogicalPlan)> {
-    let record_schema = source.stream.record_schema();
-    let mut columns: Option<Vec<usize>> = None;
-    input.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && scan.table_name.table() == source.stream.name
-        {
-            columns = Some(scan.projection.clone().unwrap_or_else(|| (0..record_schema.fields().len()).collect()));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    let Some(columns) = columns else { return internal_err!("the view reads no stream") };
-    let hidden_columns = [record_schema.index_of(PARTITION)?, record_schema.index_of(OFFSET)?];
-    let input_columns: Vec<usize> = columns.iter().copied().filter(|c| !hidden_columns.contains(c)).collect();
-    let mut order = input_columns.clone();
-    order.extend(hidden_columns);
-    let feed_schema: SchemaRef = Arc::new(record_schema.project(&order)?);
-    let table = provider_as_source(feed_table(Arc::clone(&feed_schema), vec![])?);
-    let program = input.clone().transform_up(|node| match node {
-        LogicalPlan::TableScan(scan) if scan.table_name.table() == source.stream.name => {
-            let scanned = LogicalPlanBuilder::scan(FEED, Arc::clone(&table), None)?;
-            let exprs = scan.projected_schema.iter().map(|(qualifier, field)| {
-                let column = Expr::Column(Column::new(Some(TableReference::bare(FEED)), field.name()));
-                column.alias_qualified(qualifier.cloned(), field.name())
-            });
-            Ok(Transformed::yes(scanned.project(exprs.collect::<Vec<_>>())?.build()?))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok((input_columns, feed_schema, program.data.recompute_schema()?))
-}
-
 /// Lowers the aggregate alone; without physical rules it is always Final over Partial over the input.
 fn lower(aggregate: &Aggregate, planner: &SessionState, windows: Option<Windows>) -> Result<CellPlan> {
     let plain = SessionStateBuilder::new_from_existing(planner.clone()).with_physical_optimizer_rules(vec![]).build();
@@ -281,7 +225,7 @@ fn lower(aggregate: &Aggregate, planner: &SessionState, windows: Option<Windows>
     Ok(CellPlan {
         offset_column: row_schema.index_of(OFFSET)?,
         late_column: row_schema.index_of(LATE_ROW).ok(),
-        ordinal_column: row_schema.index_of(ORDINAL).ok(),
+        ordinal_column: None,
         state_schema: rename(&partial.schema(), true),
         answer_schema: rename(&answer, false),
         group_by: Arc::new(partial.group_expr().clone()),
@@ -363,7 +307,7 @@ fn semantic_hash(
     for table in source.tables {
         let _ = writeln!(text, "{} {}", table.name, table.identity);
     }
-    let delay_us = if source.late == LatePolicy::Drop { source.stream.watermark_delay_us } else { -1 };
+    let delay_us = if source.late == LatePolicy::Include { -1 } else { source.stream.watermark_delay_us };
     let _ = writeln!(text, "{}\n{delay_us}\n{}", source.stream.id, finish.display_indent_schema());
     if let Some(windows) = &cells.windows {
         let _ = writeln!(text, "{windows:?}");

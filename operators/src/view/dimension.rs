@@ -1,4 +1,4 @@
-//! A table that changes, joined after ⊕ (DESIGN §14 `LATE`, ADR 0021): cells are grouped by what the join compares,
+//! A table that changes, joined after ⊕ (DESIGN §14 `LATE`, ADR 0022): cells are grouped by what the join compares,
 //! and the table's columns come to them when they are read. A new version of the table changes no state.
 //!
 //! ```text

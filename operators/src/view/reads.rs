@@ -6,6 +6,22 @@ use schemas::limits::PANES_LOOKED_UP_MAX;
 use super::View;
 use crate::windows::{ALL_WINDOWS, WindowRange, Windows};
 
+/// The bound of a window: a time, or an offset.
+fn bound_of(value: &ScalarValue) -> Option<i64> {
+    match value {
+        ScalarValue::TimestampMicrosecond(bound, _) | ScalarValue::Int64(bound) => *bound,
+        _ => None,
+    }
+}
+
+/// A bound of the same type.
+fn like(value: &ScalarValue, bound: i64) -> ScalarValue {
+    match value {
+        ScalarValue::TimestampMicrosecond(_, zone) => ScalarValue::TimestampMicrosecond(Some(bound), zone.clone()),
+        _ => ScalarValue::Int64(Some(bound)),
+    }
+}
+
 impl View {
     /// True if answered cells are made of several stored ones: a look-up may find windows beside the one that is
     /// asked for.
@@ -38,14 +54,14 @@ impl View {
             }
             Some(Windows::Panes { key: index, .. }) if key.len() <= *index => Some(vec![key.to_vec()]),
             Some(Windows::Panes { key: index, spec }) => {
-                let ScalarValue::TimestampMicrosecond(Some(bound), zone) = &key[*index] else { return None };
+                let bound = bound_of(&key[*index])?;
                 if spec.counts().1 > PANES_LOOKED_UP_MAX {
                     return None;
                 }
-                let (first, end) = spec.panes_of(&(*bound..=*bound));
+                let (first, end) = spec.panes_of(&(bound..=bound));
                 let of_pane = |pane: i64| {
                     let mut stored = key.to_vec();
-                    stored[*index] = ScalarValue::TimestampMicrosecond(Some(pane), zone.clone());
+                    stored[*index] = like(&key[*index], pane);
                     stored
                 };
                 let next = |pane: &i64| pane.checked_add(spec.pane_us());
@@ -58,9 +74,9 @@ impl View {
     /// The windows that these leading keys of an answer ask for.
     pub(crate) fn windows_of_key(&self, key: &[ScalarValue]) -> WindowRange {
         match &self.cells.windows {
-            Some(Windows::Panes { key: index, .. }) => match key.get(*index) {
-                Some(ScalarValue::TimestampMicrosecond(Some(bound), _)) => *bound..=*bound,
-                _ => ALL_WINDOWS,
+            Some(Windows::Panes { key: index, .. }) => match key.get(*index).and_then(bound_of) {
+                Some(bound) => bound..=bound,
+                None => ALL_WINDOWS,
             },
             _ => ALL_WINDOWS,
         }

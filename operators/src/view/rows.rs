@@ -15,11 +15,12 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DataFusionError, Result, internal_err};
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, Projection, cast, lit};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Filter, LogicalPlan, Projection, cast, lit};
 use schemas::column::{OFFSET, PARTITION, is_reserved};
-use schemas::{Code, Problem, StreamDef};
+use schemas::{Code, LatePolicy, Problem};
 
-use super::hidden::{LATE_ROW, hidden, late_event, thread};
+use super::ViewSource;
+use super::hidden::{LATE_ROW, hidden, is_stream_column, late_event, thread};
 use crate::aggregates::value;
 
 /// Which of its record's rows a row is, from 0: the fold counts them.
@@ -53,14 +54,15 @@ pub(super) fn rows_of(plan: &LogicalPlan) -> &LogicalPlan {
     }
 }
 
-/// The same plan with its rows as cells.
+/// The same plan with its rows as cells. Of nothing but late events (`late = 'only'`): those rows that the view
+/// beside it leaves out, all of them.
 ///
 /// # Errors
 /// `invalid_sql`: the view has no column but the platform's own.
-pub(super) fn as_cells(plan: &LogicalPlan, stream: &StreamDef) -> Result<LogicalPlan> {
+pub(super) fn as_cells(plan: &LogicalPlan, source: &ViewSource<'_>) -> Result<LogicalPlan> {
     let rows = rows_of(plan);
-    let cells = cells_of(rows, stream)?;
-    over(plan, rows, cells)
+    let cells = cells_of(rows, source)?;
+    if source.late == LatePolicy::Only { Ok(cells) } else { over(plan, rows, cells) }
 }
 
 /// What stands above the rows, over their cells.
@@ -73,18 +75,19 @@ fn over(plan: &LogicalPlan, rows: &LogicalPlan, cells: LogicalPlan) -> Result<Lo
     plan.with_new_exprs(plan.expressions(), vec![over(input, rows, cells)?])
 }
 
-fn cells_of(rows: &LogicalPlan, stream: &StreamDef) -> Result<LogicalPlan> {
-    let threaded = with_lateness(thread(rows, stream)?, stream)?;
-    let mut columns: Vec<Expr> = threaded.schema().columns().into_iter().map(Expr::Column).collect();
-    columns.push(lit(0_i32).alias(ORDINAL));
-    let input = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(threaded))?);
+fn cells_of(rows: &LogicalPlan, source: &ViewSource<'_>) -> Result<LogicalPlan> {
+    let stream = source.stream;
+    let input = with_hidden(rows, source)?;
     let position = [PARTITION, OFFSET, ORDINAL].map(|name| hidden(&input, name));
     let [Some(partition), Some(offset), Some(ordinal)] = position else {
         return internal_err!("a position does not reach the rows of the view");
     };
     let (mut calls, mut names) = (vec![], vec![]);
-    for (qualifier, field) in rows.schema().iter().filter(|(_, field)| !is_reserved(field.name())) {
+    for (qualifier, field) in rows.schema().iter() {
         let column = Expr::Column((qualifier, field).into());
+        if is_reserved(field.name()) && is_stream_column(&column, rows, stream, &[field.name().as_str()]) {
+            continue;
+        }
         calls.push(value::function().call(vec![kept(column, &input)?]));
         names.push((qualifier.cloned(), field.name().clone()));
     }
@@ -100,14 +103,22 @@ fn cells_of(rows: &LogicalPlan, stream: &StreamDef) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(named.collect(), Arc::new(LogicalPlan::Aggregate(cells)))?))
 }
 
-/// A row may not show its record's event time: whether it is late is decided where the time is still there.
-fn with_lateness(rows: LogicalPlan, stream: &StreamDef) -> Result<LogicalPlan> {
-    let LogicalPlan::Projection(projection) = &rows else { return Ok(rows) };
-    let None = hidden(&rows, LATE_ROW) else { return Ok(rows) };
-    let Some(late) = late_event(&projection.input, stream)? else { return Ok(rows) };
-    let mut columns = projection.expr.clone();
-    columns.push(late.alias(LATE_ROW));
-    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::clone(&projection.input))?))
+/// The rows with the hidden columns: their place in the log, their number and whether they are late.
+fn with_hidden(rows: &LogicalPlan, source: &ViewSource<'_>) -> Result<LogicalPlan> {
+    let threaded = thread(rows, source.stream)?;
+    let mut columns: Vec<Expr> = threaded.schema().columns().into_iter().map(Expr::Column).collect();
+    if hidden(&threaded, LATE_ROW).is_none() {
+        let late = late_event(&threaded, source.stream).unwrap_or_else(|| lit(false));
+        columns.push(late.alias(LATE_ROW));
+    }
+    columns.push(lit(0_i32).alias(ORDINAL));
+    let input = LogicalPlan::Projection(Projection::try_new(columns, Arc::new(threaded))?);
+    match hidden(&input, LATE_ROW) {
+        Some(late) if source.late == LatePolicy::Only => {
+            Ok(LogicalPlan::Filter(Filter::try_new(late, Arc::new(input))?))
+        }
+        _ => Ok(input),
+    }
 }
 
 /// One string type; floats with one NaN (which of them a computation gives depends on the processor) and one zero.

@@ -12,6 +12,7 @@ use super::*;
 use crate::{Folder, states};
 
 mod calls;
+mod late;
 mod rows;
 
 fn stream() -> StreamDef {

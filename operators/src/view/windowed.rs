@@ -4,8 +4,10 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Unnest};
-use schemas::{Code, Problem};
+use schemas::column::PARTITION;
+use schemas::{Code, Problem, StreamDef};
 
+use super::hidden::is_stream_column;
 use crate::windows::{Part, WindowFunction, WindowSpec, Windows, window_call};
 
 /// Name of the second key of a session: its last event.
@@ -69,7 +71,8 @@ impl Keys {
         }
     }
 
-    fn without_windows(aggregate: &Aggregate) -> Self {
+    /// The keys of an aggregate that stores what it groups by.
+    pub(super) fn without_windows(aggregate: &Aggregate) -> Self {
         let roles = (0..aggregate.group_expr.len()).map(Role::Key).collect();
         Self { stored: aggregate.group_expr.clone(), roles, windows: None }
     }
@@ -135,7 +138,7 @@ impl Keys {
 
 /// A bound of a window that shares records with others.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     spec: WindowSpec,
     part: Part,
     /// The columns that a session has one value of, as the stream has them.
@@ -157,6 +160,7 @@ fn function_name(spec: &WindowSpec) -> &'static str {
         WindowSpec::Hop { .. } => "HOP",
         WindowSpec::Cumulate { .. } => "CUMULATE",
         WindowSpec::Session { .. } => "SESSION",
+        WindowSpec::Positions { .. } => "COUNT_WINDOW",
         WindowSpec::Tumble { .. } | WindowSpec::Calendar(_) => "TUMBLE",
     }
 }
@@ -181,6 +185,31 @@ fn in_sets(spec: &WindowSpec) -> DataFusionError {
     )
 }
 
+/// Windows of so many records are of one partition each: records of several have no order between them.
+pub(super) fn check_counted(aggregate: &Aggregate, stream: &StreamDef) -> Result<()> {
+    let mut is_counted = false;
+    aggregate.input.apply(|node| {
+        for expression in node.expressions() {
+            if let Expr::ScalarFunction(ScalarFunction { func, .. }) = expression.unalias()
+                && let Some(function) = func.inner().downcast_ref::<WindowFunction>()
+            {
+                is_counted |= function.spec.is_counted();
+            }
+        }
+        Ok(if is_counted { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    let by_partition = |key: &Expr| is_stream_column(key, &aggregate.input, stream, &[PARTITION]);
+    if !is_counted || aggregate.group_expr.iter().any(by_partition) {
+        return Ok(());
+    }
+    Err(problem(
+        Code::NotMergeable,
+        "windows of so many records are of one partition each: the log has no order of records over partitions, \
+         so which records are the next hundred of all of them is not the same in both layers",
+        "put _partition into GROUP BY (not into a ROLLUP or a CUBE), or use windows over a time",
+    ))
+}
+
 fn not_told_apart() -> DataFusionError {
     problem(
         Code::InvalidSql,
@@ -190,7 +219,7 @@ fn not_told_apart() -> DataFusionError {
 }
 
 /// The expression that a column is, below all projections that only hand it on, and the plan that it reads.
-fn behind<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<(Expr, &'a LogicalPlan)> {
+pub(super) fn behind<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<(Expr, &'a LogicalPlan)> {
     match plan {
         LogicalPlan::TableScan(_) => Some((Expr::Column(column.clone()), plan)),
         LogicalPlan::Projection(projection) => {
@@ -219,7 +248,7 @@ fn is_taken_apart(unnest: &Unnest, column: &Column) -> bool {
     unnest.exec_columns.iter().any(|taken| taken.name == column.name)
 }
 
-fn as_column(expression: &Expr) -> Option<Column> {
+pub(super) fn as_column(expression: &Expr) -> Option<Column> {
     match expression.clone().unalias() {
         Expr::Column(column) => Some(column),
         _ => None,
@@ -227,7 +256,7 @@ fn as_column(expression: &Expr) -> Option<Column> {
 }
 
 /// The shared window that an expression is a bound of.
-fn shared_behind(expression: &Expr, input: &LogicalPlan) -> Option<Shared> {
+pub(super) fn shared_behind(expression: &Expr, input: &LogicalPlan) -> Option<Shared> {
     let (call, plan) = behind(input, &as_column(expression)?)?;
     let (spec, part, arguments) = window_of(&call)?;
     let origin = |key: &Expr| as_column(key).and_then(|key| behind(plan, &key)).map(|(origin, _)| origin);

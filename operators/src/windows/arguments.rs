@@ -4,9 +4,10 @@
 
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::Expr;
-use schemas::limits::{PANES_PER_WINDOW_MAX, WINDOWS_PER_EVENT_MAX};
+use schemas::limits::{PANES_PER_WINDOW_MAX, RECORDS_PER_WINDOW_MAX, WINDOWS_PER_EVENT_MAX};
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, TableAlias, TableFactor};
 
+use super::global;
 use super::spec::WindowSpec;
 use super::zone::{Calendar, Unit, zone};
 
@@ -19,6 +20,7 @@ pub(super) enum Function {
     Hop,
     Cumulate,
     Session,
+    Count,
 }
 
 impl Function {
@@ -28,6 +30,7 @@ impl Function {
             "hop" => Some(Self::Hop),
             "cumulate" => Some(Self::Cumulate),
             "session" => Some(Self::Session),
+            "count_window" => Some(Self::Count),
             _ => None,
         }
     }
@@ -38,6 +41,7 @@ impl Function {
             Self::Hop => "HOP",
             Self::Cumulate => "CUMULATE",
             Self::Session => "SESSION",
+            Self::Count => "COUNT_WINDOW",
         }
     }
 
@@ -52,6 +56,9 @@ impl Function {
             Self::Cumulate => {
                 "CUMULATE takes four or five arguments: CUMULATE(stream, time column, INTERVAL '1 hour' (step), INTERVAL '1 day' (size)[, offset])"
             }
+            Self::Count => {
+                "COUNT_WINDOW takes two or three arguments: COUNT_WINDOW(stream, 100) or COUNT_WINDOW(stream, 10 (slide), 100 (size))"
+            }
             Self::Session => {
                 "SESSION takes the stream, the columns that a session has one value of, the time column and the gap: SESSION(stream, user_id, event_time, INTERVAL '5 minutes')"
             }
@@ -60,7 +67,7 @@ impl Function {
 }
 
 /// Windows by the order of events, as other systems and their users call them.
-const ORDERED: [&str; 6] = ["count_window", "tumble_count", "hop_count", "tumble_rows", "global_window", "global"];
+const ORDERED: [&str; 4] = ["tumble_count", "hop_count", "tumble_rows", "global"];
 
 /// A call, before names in it are known.
 #[derive(Debug)]
@@ -89,10 +96,13 @@ pub(super) fn call_of(relation: &TableFactor) -> Result<Option<Call>> {
     let name = name.to_string().to_lowercase();
     if ORDERED.contains(&name.as_str()) {
         return plan_err!(
-            "{name}: windows of so many events, and global windows with a trigger, are not supported: which events are \
-             in one depends on an order of events over all partitions, which the log does not have; \
-             use TUMBLE, HOP, CUMULATE or SESSION over a time"
+            "{name}: windows of so many records are COUNT_WINDOW(stream, 100), for each partition; a global window is \
+             GLOBAL_WINDOW(stream, TRIGGER(count, 100, PURGE))"
         );
+    }
+    if name == "global_window" {
+        let arguments = arguments.iter().map(plain).collect::<Option<Vec<_>>>();
+        return global::call(arguments.unwrap_or_default(), alias.as_ref()).map(Some);
     }
     let Some(function) = Function::of(&name) else { return Ok(None) };
     let mut arguments = arguments.iter().map(|argument| expression(function, argument)).collect::<Result<Vec<_>>>()?;
@@ -100,22 +110,31 @@ pub(super) fn call_of(relation: &TableFactor) -> Result<Option<Call>> {
         Function::Tumble => (3, 4),
         Function::Hop | Function::Cumulate => (4, 5),
         Function::Session => (3, usize::MAX),
+        Function::Count => (2, 3),
     };
     if !(least..=most).contains(&arguments.len()) {
         return plan_err!("{}", function.usage());
     }
     let table = arguments.remove(0);
     let keys = if function == Function::Session { arguments.drain(..arguments.len() - 2).collect() } else { vec![] };
-    let time = arguments.remove(0);
+    let time = if function == Function::Count { global::offset() } else { arguments.remove(0) };
     Ok(Some(Call { function, table, keys, time, rest: arguments, alias: alias.clone() }))
+}
+
+/// An argument without a name.
+fn plain(argument: &FunctionArg) -> Option<ast::Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
+        _ => None,
+    }
 }
 
 /// An argument; `DESCRIPTOR(column)` is the column.
 fn expression(function: Function, argument: &FunctionArg) -> Result<ast::Expr> {
-    let FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) = argument else {
+    let Some(expression) = plain(argument) else {
         return plan_err!("{}: unexpected argument {argument}", function.name());
     };
-    if let ast::Expr::Function(call) = expression
+    if let ast::Expr::Function(call) = &expression
         && call.name.to_string().eq_ignore_ascii_case("descriptor")
         && let FunctionArguments::List(list) = &call.args
     {
@@ -124,7 +143,7 @@ fn expression(function: Function, argument: &FunctionArg) -> Result<ast::Expr> {
         };
         return Ok(column.clone());
     }
-    Ok(expression.clone())
+    Ok(expression)
 }
 
 /// The windows that a call describes; `rest` are its lengths, then an offset or a time zone, as constants.
@@ -147,6 +166,14 @@ pub(super) fn spec(function: Function, rest: &[Expr]) -> Result<WindowSpec> {
             step_us: length_us(function, "the step", step)?,
             size_us: length_us(function, "the size", size)?,
             offset_us: offset.first().map_or(Ok(0), |offset| offset_us(function, offset))?,
+        },
+        (Function::Count, [size]) => {
+            let size = number(function, "the size", size)?;
+            WindowSpec::Positions { slide: size, size }
+        }
+        (Function::Count, [slide, size]) => WindowSpec::Positions {
+            slide: number(function, "the slide", slide)?,
+            size: number(function, "the size", size)?,
         },
         (Function::Session, [gap]) => WindowSpec::Session { gap_us: length_us(function, "the gap", gap)? },
         _ => return plan_err!("{}", function.usage()),
@@ -217,6 +244,19 @@ fn interval_us(function: Function, what: &str, expression: &Expr) -> Result<i64>
     match days_us.and_then(|us| us.checked_add(interval.nanoseconds / 1_000)) {
         Some(length_us) if interval.nanoseconds % 1_000 == 0 => Ok(length_us),
         _ => plan_err!("{name}: {what} must be a number of whole microseconds"),
+    }
+}
+
+/// A constant number of records.
+fn number(function: Function, what: &str, expression: &Expr) -> Result<i64> {
+    let number = match expression {
+        Expr::Literal(ScalarValue::Int64(Some(number)), _) => Some(*number),
+        Expr::Literal(ScalarValue::Int32(Some(number)), _) => Some((*number).into()),
+        _ => None,
+    };
+    match number {
+        Some(number @ 1..=RECORDS_PER_WINDOW_MAX) => Ok(number),
+        _ => plan_err!("{}: {what} must be a number of records from 1 to {RECORDS_PER_WINDOW_MAX}", function.name()),
     }
 }
 

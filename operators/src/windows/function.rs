@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder};
-use arrow::datatypes::{DataType, Field, TimestampMicrosecondType};
+use arrow::array::{
+    ArrayRef, AsArray, Int64Array, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, TimestampMicrosecondType};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
@@ -102,6 +104,8 @@ pub(crate) enum Part {
     StartOfBound,
     /// Of the bound that tells a window apart: its end.
     EndOfBound,
+    /// Of the bound that tells a window apart: the watermark at which nothing that is in time lies in it any more.
+    FinalFrom,
 }
 
 impl Part {
@@ -113,6 +117,7 @@ impl Part {
             Self::All => "all",
             Self::StartOfBound => "start_of_bound",
             Self::EndOfBound => "end_of_bound",
+            Self::FinalFrom => "final_from",
         }
     }
 }
@@ -132,7 +137,7 @@ pub(crate) struct WindowFunction {
 /// A call of a window function.
 pub(crate) fn window_call(spec: &WindowSpec, part: Part, arguments: Vec<Expr>) -> Expr {
     let signature = match arguments.len() {
-        1 => Signature::exact(vec![timestamp_type()], Volatility::Immutable),
+        1 => Signature::exact(vec![bound_type(spec)], Volatility::Immutable),
         count => Signature::any(count, Volatility::Immutable),
     };
     let name = format!("bifold_{}_{}", spec.name(), part.name());
@@ -152,13 +157,17 @@ impl ScalarUDFImpl for WindowFunction {
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(match self.part {
             Part::All => DataType::List(Arc::new(bound_field())),
-            _ => timestamp_type(),
+            _ => bound_type(&self.spec),
         })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let Some(times) = args.args.first() else { return exec_err!("{}: no time", self.name) };
         let times = times.to_array(args.number_rows)?;
+        if let Some(positions) = times.as_primitive_opt::<Int64Type>() {
+            let bounds: Int64Array = positions.unary(|position| self.bound_of_position(position));
+            return Ok(ColumnarValue::Array(Arc::new(bounds)));
+        }
         let times = times.as_primitive::<TimestampMicrosecondType>();
         if self.part == Part::All {
             return Ok(ColumnarValue::Array(self.all(times)));
@@ -167,11 +176,28 @@ impl ScalarUDFImpl for WindowFunction {
     }
 }
 
+/// What bounds of windows are: times, or offsets in the log.
+fn bound_type(spec: &WindowSpec) -> DataType {
+    if spec.is_counted() { DataType::Int64 } else { timestamp_type() }
+}
+
 fn bound_field() -> Field {
     Field::new("item", timestamp_type(), true)
 }
 
 impl WindowFunction {
+    /// Of windows over positions.
+    fn bound_of_position(&self, position: i64) -> i64 {
+        let spec = &self.spec;
+        match self.part {
+            Part::End if !spec.is_shared() => spec.end_of_only(position),
+            Part::Start | Part::End => spec.stored_under(position),
+            Part::EndOfLast => spec.end_of_last(position),
+            Part::StartOfBound => spec.start_of(position),
+            Part::EndOfBound | Part::FinalFrom | Part::All => spec.end_of(position),
+        }
+    }
+
     fn bounds(&self, times: &TimestampMicrosecondArray) -> TimestampMicrosecondArray {
         let spec = &self.spec;
         match (self.part, spec) {
@@ -189,6 +215,7 @@ impl WindowFunction {
                 None => times.unary(|time| spec.stored_under(time)),
             },
             (Part::EndOfLast, _) => times.unary(|time| spec.end_of_last(time)),
+            (Part::FinalFrom, _) => times.unary(|bound| spec.final_from(bound)),
             (Part::StartOfBound, _) => times.unary(|bound| spec.start_of(bound)),
             (Part::EndOfBound | Part::All, _) => times.unary(|bound| spec.end_of(bound)),
         }

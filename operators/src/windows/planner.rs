@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::{Column, DFSchema, Result, TableReference, plan_err};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, TableReference, plan_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast, lit};
-use schemas::column::timestamp_type;
-use sqlparser::ast::{self, TableFactor};
+use schemas::column::{OFFSET, timestamp_type};
+use schemas::{Code, Problem};
+use sqlparser::ast::{self, TableFactor, TableSampleKind};
 
 use super::arguments::{self, Call};
 use super::function::{Bound, Part, tumble_function, window_call};
@@ -84,6 +85,7 @@ impl RelationPlanner for WindowPlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
+        refuse_ignored(&relation)?;
         let Some(call) = arguments::call_of(&relation)? else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
@@ -92,12 +94,19 @@ impl RelationPlanner for WindowPlanner {
         let mut expression = |expression: &ast::Expr| context.sql_to_expr(expression.clone(), &schema);
         let rest = call.rest.iter().map(&mut expression).collect::<Result<Vec<_>>>()?;
         let spec = arguments::spec(call.function, &rest)?;
+        if spec.is_counted() && (self.mode == Mode::Rows || !schema.has_column_with_unqualified_name(OFFSET)) {
+            return plan_err!(
+                "{} counts the records of a stream's log: it stands in a view, over the stream itself; \
+                 filter behind it, with WHERE or FILTER",
+                call.function.name()
+            );
+        }
         let mut time = expression(&call.time)?;
         let keys = call.keys.iter().map(&mut expression).collect::<Result<Vec<_>>>()?;
         if keys.iter().any(|key| !matches!(key, Expr::Column(_))) {
             return plan_err!("SESSION: what a session has one value of must be a column");
         }
-        if spec.is_shared() && time.get_type(&schema)? != timestamp_type() {
+        if spec.is_shared() && !spec.is_counted() && time.get_type(&schema)? != timestamp_type() {
             time = cast(time, timestamp_type());
         }
         let qualifier = match &call.alias {
@@ -127,6 +136,31 @@ fn with_bounds(input: LogicalPlan, spec: &WindowSpec, time: &Expr, keys: &[Expr]
         columns.push(call.alias(name));
     }
     LogicalPlanBuilder::from(input).project(columns)?.build()
+}
+
+/// What the parser reads and DataFusion passes over without a word: the answer would be that to another question.
+fn refuse_ignored(relation: &TableFactor) -> Result<()> {
+    let (sample, hints, ordinality) = match relation {
+        TableFactor::Table { sample, with_hints, with_ordinality, .. } => {
+            (sample, with_hints.as_slice(), *with_ordinality)
+        }
+        TableFactor::Derived { sample, .. } => (sample, &[][..], false),
+        _ => return Ok(()),
+    };
+    let (detail, hint) = if let Some(sample) = sample {
+        let (TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample)) = sample;
+        (
+            format!("{}: a sample by chance would be another one in each layer and each query", sample.modifier),
+            "write a condition that is the same for the same event: WHERE abs(n) % 100 = 0",
+        )
+    } else if !hints.is_empty() {
+        ("WITH: hints behind a table are not understood".to_owned(), "leave them out")
+    } else if ordinality {
+        ("WITH ORDINALITY: rows have no numbers".to_owned(), "write row_number() OVER (ORDER BY …) in the query")
+    } else {
+        return Ok(());
+    };
+    Err(DataFusionError::External(Box::new(Problem::new(Code::Unsupported, detail).with_hint(hint))))
 }
 
 pub(super) fn columns_of(schema: &DFSchema) -> Vec<Expr> {

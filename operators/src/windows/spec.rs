@@ -43,6 +43,14 @@ pub(crate) enum WindowSpec {
         /// Where one of the periods begins.
         offset_us: i64,
     },
+    /// Of so many records of one partition, one every so many: the last `size` before each multiple of `slide`. Bounds
+    /// are offsets in the log.
+    Positions {
+        /// From the end of one to the end of the next.
+        slide: i64,
+        /// Records in one.
+        size: i64,
+    },
     /// Events of one key with at most so much time from each to the next. Its end is its last event.
     Session {
         /// The longest time between two neighbours.
@@ -74,7 +82,21 @@ fn greatest_common_divisor(a: i64, b: i64) -> i64 {
 impl WindowSpec {
     /// True if a record can lie in several windows, or if which window it lies in depends on other records.
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self, Self::Hop { .. } | Self::Cumulate { .. } | Self::Session { .. })
+        match self {
+            Self::Hop { .. } | Self::Cumulate { .. } | Self::Session { .. } => true,
+            Self::Positions { slide, size } => slide != size,
+            Self::Tumble { .. } | Self::Calendar(_) => false,
+        }
+    }
+
+    /// True for windows over positions in the log, whose bounds are offsets and not times.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(self, Self::Positions { .. })
+    }
+
+    /// Where one of the windows of so many records starts: each ends at a multiple of the slide.
+    fn first_offset(slide: i64, size: i64) -> i64 {
+        -size.rem_euclid(slide)
     }
 
     /// What a record of this time is stored under: the start of its window, the start of its pane, or, for
@@ -86,6 +108,7 @@ impl WindowSpec {
             Self::Hop { offset_us, .. } | Self::Cumulate { offset_us, .. } => {
                 floor(time_us, self.pane_us(), *offset_us)
             }
+            Self::Positions { slide, size } => floor(time_us, self.pane_us(), Self::first_offset(*slide, *size)),
             Self::Session { .. } => time_us,
         }
     }
@@ -96,6 +119,7 @@ impl WindowSpec {
             Self::Tumble { offset_us, .. } | Self::Hop { offset_us, .. } | Self::Cumulate { offset_us, .. } => {
                 Some((self.pane_us(), *offset_us))
             }
+            Self::Positions { slide, size } => Some((self.pane_us(), Self::first_offset(*slide, *size))),
             Self::Calendar(_) | Self::Session { .. } => None,
         }
     }
@@ -105,6 +129,7 @@ impl WindowSpec {
         match self {
             Self::Calendar(calendar) => calendar.bucket(time_us).1,
             Self::Tumble { size_us, .. } => self.stored_under(time_us).saturating_add(*size_us),
+            Self::Positions { size, .. } => self.stored_under(time_us).saturating_add(*size),
             _ => self.stored_under(time_us),
         }
     }
@@ -120,13 +145,23 @@ impl WindowSpec {
             }
             Self::Cumulate { size_us, offset_us, .. } => floor(time_us, *size_us, *offset_us).saturating_add(*size_us),
             Self::Session { gap_us } => time_us.saturating_add(*gap_us).saturating_add(1),
+            // positions do not come late
+            Self::Positions { .. } => i64::MAX,
         }
+    }
+
+    /// The watermark at which every record of a window is late: [`WindowSpec::end_of_last`] of its last instant. The
+    /// window is named by the bound that tells it apart.
+    pub(crate) fn final_from(&self, bound_us: i64) -> i64 {
+        self.end_of_last(self.end_of(bound_us).saturating_sub(1))
     }
 
     /// Width of a pane: every window is a whole number of them.
     pub(crate) fn pane_us(&self) -> i64 {
         match self {
-            Self::Hop { slide_us, size_us, .. } => greatest_common_divisor(*slide_us, *size_us),
+            Self::Hop { slide_us, size_us, .. } | Self::Positions { slide: slide_us, size: size_us } => {
+                greatest_common_divisor(*slide_us, *size_us)
+            }
             Self::Cumulate { step_us, .. } => *step_us,
             Self::Tumble { size_us, .. } => *size_us,
             Self::Calendar(_) | Self::Session { .. } => 1,
@@ -136,7 +171,9 @@ impl WindowSpec {
     /// How many windows a record lies in, and how many panes a window has.
     pub(crate) fn counts(&self) -> (i64, i64) {
         match self {
-            Self::Hop { slide_us, size_us, .. } => (size_us / slide_us + 1, size_us / self.pane_us()),
+            Self::Hop { slide_us, size_us, .. } | Self::Positions { slide: slide_us, size: size_us } => {
+                (size_us / slide_us + 1, size_us / self.pane_us())
+            }
             Self::Cumulate { step_us, size_us, .. } => (size_us / step_us, size_us / step_us),
             _ => (1, 1),
         }
@@ -150,6 +187,11 @@ impl WindowSpec {
                 let first = pane_end_us.saturating_sub(*size_us).max(*wanted.start());
                 let last = floor(pane_us, *slide_us, *offset_us);
                 (ceil(first, *slide_us, *offset_us), last, *slide_us)
+            }
+            Self::Positions { slide, size } => {
+                let (first, offset) =
+                    (pane_end_us.saturating_sub(*size).max(*wanted.start()), Self::first_offset(*slide, *size));
+                (ceil(first, *slide, offset), floor(pane_us, *slide, offset), *slide)
             }
             Self::Cumulate { step_us, size_us, offset_us } => {
                 let last = floor(pane_us, *size_us, *offset_us).saturating_add(*size_us);
@@ -165,7 +207,9 @@ impl WindowSpec {
     /// The panes that make up windows: the first pane, and the first one behind them.
     pub(crate) fn panes_of(&self, windows: &WindowRange) -> (i64, i64) {
         match self {
-            Self::Hop { size_us, .. } => (*windows.start(), windows.end().saturating_add(*size_us)),
+            Self::Hop { size_us, .. } | Self::Positions { size: size_us, .. } => {
+                (*windows.start(), windows.end().saturating_add(*size_us))
+            }
             _ => (self.start_of(*windows.start()), *windows.end()),
         }
     }
@@ -181,7 +225,7 @@ impl WindowSpec {
     /// Where a window ends, from the bound that tells it apart.
     pub(crate) fn end_of(&self, bound_us: i64) -> i64 {
         match self {
-            Self::Hop { size_us, .. } => bound_us.saturating_add(*size_us),
+            Self::Hop { size_us, .. } | Self::Positions { size: size_us, .. } => bound_us.saturating_add(*size_us),
             _ => bound_us,
         }
     }
@@ -199,6 +243,7 @@ impl WindowSpec {
             Self::Hop { slide_us, size_us, offset_us } => format!("hop_{slide_us}_{size_us}_{offset_us}"),
             Self::Cumulate { step_us, size_us, offset_us } => format!("cumulate_{step_us}_{size_us}_{offset_us}"),
             Self::Session { gap_us } => format!("session_{gap_us}"),
+            Self::Positions { slide, size } => format!("positions_{slide}_{size}"),
         }
     }
 }
@@ -235,6 +280,31 @@ mod tests {
         assert!(ends.iter().all(|end| spec.start_of(*end) == 60));
         assert_eq!(spec.panes_of(&(100..=100)), (60, 100));
         assert_eq!(spec.end_of_last(85), 120);
+    }
+
+    /// every 3 records the last 5: those before 3, before 6, before 9, …
+    #[test]
+    fn windows_of_records_end_at_each_slide() {
+        let spec = WindowSpec::Positions { slide: 3, size: 5 };
+        assert_eq!(starts(&spec, 0), [-2]);
+        assert_eq!(starts(&spec, 1), [-2, 1]);
+        assert_eq!(starts(&spec, 7), [4, 7]);
+        assert_eq!(spec.end_of(4), 9);
+        // the last of three: one that is in none
+        let few = WindowSpec::Positions { slide: 3, size: 1 };
+        assert_eq!((starts(&few, 1), starts(&few, 2)), (vec![], vec![2]));
+        assert_eq!(starts(&WindowSpec::Positions { slide: 4, size: 4 }, 7), [4]);
+    }
+
+    /// a window of `HOP` ends at 60, but a record at 59 is in time until the last of its windows ends.
+    #[test]
+    fn a_window_is_final_when_its_last_instant_is_late() {
+        assert_eq!(hop(10, 60, 0).final_from(0), 110);
+        assert_eq!(hop(60, 60, 0).final_from(0), 60);
+        let cumulate = WindowSpec::Cumulate { step_us: 20, size_us: 60, offset_us: 0 };
+        assert_eq!(cumulate.final_from(20), 60);
+        assert_eq!(cumulate.final_from(60), 60);
+        assert_eq!(cumulate.final_from(80), 120);
     }
 
     #[test]

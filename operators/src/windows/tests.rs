@@ -17,6 +17,8 @@ use super::WindowPlanner;
 use crate::cells::CellTable;
 use crate::{Folder, RowFinish, View, ViewSource, session, states};
 
+mod counted;
+
 const SECOND: i64 = 1_000_000;
 
 fn stream() -> StreamDef {
@@ -327,7 +329,6 @@ fn days_of_a_time_zone_follow_its_clock() {
     "SELECT window_start, count(*) AS c FROM TUMBLE(s, at, INTERVAL '1 hour', 'Europe/Berlin') GROUP BY 1",
     "whole days"
 )]
-#[case::count("SELECT window_start, count(*) AS c FROM COUNT_WINDOW(s, 10) GROUP BY 1", "order of events")]
 #[case::arguments("SELECT window_start, count(*) AS c FROM HOP(s, at, INTERVAL '1 day') GROUP BY 1", "HOP takes")]
 fn windows_that_cannot_be_are_refused(#[case] sql: &str, #[case] words: &str) {
     let problem = compile(sql, LatePolicy::Include).expect_err(sql);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::sink::SinkDef;
 use crate::stream::StreamDef;
 use crate::view::{TableDef, ViewDef};
 
@@ -19,13 +20,33 @@ pub struct Catalog {
     pub tables: Vec<TableDef>,
     /// By name.
     pub views: Vec<ViewDef>,
+    /// By name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkDef>,
     /// The number that the next run gets.
     pub next_run: u64,
+    /// Number of the owner that wrote it; 0 where a store has only one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for Catalog {
     fn default() -> Self {
-        Self { format: 1, sequence: 0, streams: vec![], tables: vec![], views: vec![], next_run: 1 }
+        Self {
+            format: 1,
+            sequence: 0,
+            streams: vec![],
+            tables: vec![],
+            views: vec![],
+            sinks: vec![],
+            next_run: 1,
+            epoch: 0,
+        }
     }
 }
 
@@ -55,13 +76,26 @@ impl Catalog {
         self.tables.iter().find(|t| t.name == name)
     }
 
+    /// The sink of that name.
+    pub fn sink(&self, name: &str) -> Option<&SinkDef> {
+        self.sinks.iter().find(|s| s.name == name)
+    }
+
+    /// The sinks of a view, by name.
+    pub fn sinks_of(&self, view: Uuid) -> impl Iterator<Item = &SinkDef> {
+        self.sinks.iter().filter(move |s| s.view == view)
+    }
+
     /// The views folded from a stream, by name.
     pub fn views_of(&self, stream: Uuid) -> impl Iterator<Item = &ViewDef> {
         self.views.iter().filter(move |v| v.stream == stream)
     }
 
-    /// True if a stream, table or view has that name.
+    /// True if a stream, table, view or sink has that name.
     pub fn is_taken(&self, name: &str) -> bool {
-        self.stream(name).is_some() || self.table(name).is_some() || self.view(name).is_some()
+        self.stream(name).is_some()
+            || self.table(name).is_some()
+            || self.view(name).is_some()
+            || self.sink(name).is_some()
     }
 }

@@ -34,6 +34,48 @@ pub struct Manifest {
     pub published_at_us: i64,
     /// The run whose place this one took, if it was a rollback.
     pub rolled_back_from: Option<u64>,
+    /// Number of the owner that wrote it; 0 where a store has only one.
+    #[serde(default, skip_serializing_if = "super::catalog::is_zero")]
+    pub epoch: u64,
+}
+
+impl Manifest {
+    /// What an owner that takes over writes where it found this: the same batch view under the next sequence, so that
+    /// an older owner cannot take that one.
+    #[must_use]
+    pub fn claimed(&self, epoch: u64) -> Self {
+        Self { sequence: self.sequence.saturating_add(1), epoch, ..self.clone() }
+    }
+
+    /// The same for a view that has no batch view yet: it names none.
+    #[must_use]
+    pub fn empty_claim(view: Uuid, sequence: u64, epoch: u64) -> Self {
+        Self {
+            format: 1,
+            sequence,
+            view,
+            semantic_hash: String::new(),
+            run: 0,
+            cut: Cut::default(),
+            files: vec![],
+            cells: 0,
+            ledger: vec![],
+            verdict: super::certificate::Verdict::Exact,
+            published_at_us: 0,
+            rolled_back_from: None,
+            epoch,
+        }
+    }
+
+    /// False for a claim of a view that has no batch view yet: runs are numbered from 1.
+    pub fn has_batch_view(&self) -> bool {
+        self.run > 0
+    }
+
+    /// True if both are one publication: the other is a claim on it, or it on the other.
+    pub fn is_same_publication(&self, other: &Self) -> bool {
+        (self.run, self.published_at_us) == (other.run, other.published_at_us)
+    }
 }
 
 /// One Parquet file of a batch view.

@@ -85,6 +85,9 @@ pub struct SourcePosition {
     pub next: Vec<Offset>,
     /// Head of the dead letters at that time.
     pub letters: Offset,
+    /// Head of the log at that time, per partition: of use only to a log that reaches so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<Offset>,
 }
 
 /// The topic that a log was made in.

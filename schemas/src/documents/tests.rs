@@ -17,9 +17,11 @@ use super::ledger::LedgerCounts;
 use super::manifest::{BatchFile, Manifest};
 use super::owner::OwnerDocument;
 use super::run::{RunDocument, RunKind, RunState, RunTrigger};
+use super::sink::{PendingParcel, SinkPosition};
 use super::source::{Epoch, Hole, HoleReason, LogTopic, SourceDocument, SourcePosition};
 use crate::column::{ColumnDef, SqlType};
 use crate::position::Cut;
+use crate::sink::{OutputMode, SinkDef, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
 use crate::view::{Refresh, TableDef, TableJoin, ViewDef};
 
@@ -119,7 +121,9 @@ fn catalog_v1() {
             view(Refresh::Manual, Some(LatePolicy::Include)),
             view(Refresh::Never, None),
         ],
+        sinks: vec![],
         next_run: 8,
+        epoch: 0,
     };
     assert_frozen(include_str!("../../frozen/catalog-v1.json"), &catalog);
 }
@@ -173,6 +177,7 @@ fn manifest_v1() {
         verdict: Verdict::Exact,
         published_at_us: TIME_US,
         rolled_back_from: Some(9),
+        epoch: 0,
     };
     assert_frozen(include_str!("../../frozen/manifest-v1.json"), &manifest);
 }
@@ -253,7 +258,7 @@ fn source() {
         holes: vec![hole(1, 20, Some(30), HoleReason::Retention), hole(0, 5, None, HoleReason::Recreated)],
     };
     assert_frozen(include_str!("../../frozen/source-v1.json"), &document);
-    let position = SourcePosition { format: 1, epoch: 0, next: vec![5, 30], letters: 4 };
+    let position = SourcePosition { format: 1, epoch: 0, next: vec![5, 30], letters: 4, log: vec![] };
     assert_frozen(include_str!("../../frozen/source-position-v1.json"), &position);
     let topic = LogTopic { format: 1, topic: "bifold.s.records".into(), topic_id: TABLE };
     assert_frozen(include_str!("../../frozen/log-topic-v1.json"), &topic);
@@ -310,4 +315,26 @@ fn ledger_balances() {
 #[case(RunTrigger::Restart, "\"restart\"")]
 fn words<T: Serialize>(#[case] value: T, #[case] json: &str) {
     assert_eq!(serde_json::to_string(&value).unwrap(), json);
+}
+
+#[test]
+fn sink() {
+    let (url, table) = ("postgres://me:secret@host:5432/db".to_owned(), "page_views".to_owned());
+    let sink = SinkDef {
+        id: STREAM,
+        name: "to_pg".into(),
+        view: VIEW,
+        mode: OutputMode::Update,
+        target: SinkTarget::Postgres { url, table },
+        every_us: 5_000_000,
+        created_at_us: TIME_US,
+    };
+    assert_frozen(include_str!("../../frozen/sink-v1.json"), &sink);
+}
+
+#[test]
+fn sink_position() {
+    let pending = PendingParcel { body: r#"{"rows":[]}"#.into(), cursor: Some("v1.1.9-3".into()) };
+    let position = SinkPosition { format: 1, parcels: 3, cursor: Some("v1.0.7-3".into()), pending: Some(pending) };
+    assert_frozen(include_str!("../../frozen/sink-position-v1.json"), &position);
 }

@@ -4,10 +4,11 @@ use proptest::prelude::*;
 use rstest::rstest;
 use uuid::Uuid;
 
-use super::{quoted, stream_sql, table_sql, view_sql};
+use super::{quoted, sink_sql, stream_sql, table_sql, view_sql};
 use crate::column::{ColumnDef, SqlType};
 use crate::limits::NAME_BYTES_MAX;
 use crate::position::Cut;
+use crate::sink::SinkDef;
 use crate::statement::{CreateStream, CreateTable, CreateView, SCHEMAS, Statement, parse_script};
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
 use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
@@ -54,7 +55,7 @@ fn columns() -> impl Strategy<Value = Vec<ColumnDef>> {
 }
 
 fn late() -> impl Strategy<Value = LatePolicy> {
-    proptest::sample::select(vec![LatePolicy::Include, LatePolicy::Drop])
+    proptest::sample::select(vec![LatePolicy::Include, LatePolicy::Drop, LatePolicy::Side])
 }
 
 fn transports() -> Vec<Transport> {
@@ -231,4 +232,27 @@ fn printed_stream_reads_well() {
       WATERMARK FOR at AS at - INTERVAL '15 minutes'
     ) WITH (partitions = 4, dedup_horizon = '24 hours', late = 'include', on_bad_data = 'quarantine')
     "#);
+}
+
+/// What `SHOW CREATE SINK` says makes the same sink.
+#[rstest]
+#[case("CREATE SINK a FROM v WITH (type = 'stdout')")]
+#[case("CREATE SINK \"A b\" FROM \"V\" WITH (type = 'file', path = 'a-b', mode = append, every = '5 seconds')")]
+#[case("CREATE SINK a FROM v WITH (type = 'webhook', url = 'https://host/it''s', mode = 'complete')")]
+#[case("CREATE SINK a FROM v WITH (type = 'postgres', url = 'postgres://me@host/db', table = 's.t')")]
+#[case("CREATE SINK a FROM v WITH (type = 'kafka', topic = 't', brokers = 'a:1,b:2', every = '100 ms')")]
+fn sink_round_trips(#[case] sql: &str) {
+    let Statement::CreateSink(made) = parsed(sql) else { panic!("not a sink") };
+    let def = SinkDef {
+        id: Uuid::nil(),
+        name: made.name.clone(),
+        view: Uuid::nil(),
+        mode: made.mode,
+        target: made.target.clone(),
+        every_us: made.every_us,
+        created_at_us: 0,
+    };
+    let Statement::CreateSink(mut again) = parsed(&sink_sql(&def, &made.view)) else { panic!("not a sink") };
+    again.view_position = made.view_position;
+    assert_eq!(again, made);
 }

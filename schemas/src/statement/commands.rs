@@ -1,6 +1,7 @@
 //! Which statement stands here, and the short ones: `DROP`, `SHOW`, `REFRESH`, `ROLLBACK`, `EXPLAIN LAYERS`.
 
 use super::copy::copy_from;
+use super::create_sink::create_sink;
 use super::create_stream::create_stream;
 use super::create_table::create_table;
 use super::create_view::create_view;
@@ -9,12 +10,12 @@ use super::{ObjectKind, Statement, names, query, refused};
 use crate::problem::{Problem, did_you_mean};
 
 /// What `SHOW` shows.
-pub(super) const SHOW_HINT: &str = "there are SHOW STREAMS, SHOW TABLES, SHOW MATERIALIZED VIEWS, SHOW CREATE … name, \
-                                    SHOW COLUMNS FROM name, SHOW ALL";
+pub(super) const SHOW_HINT: &str = "there are SHOW STREAMS, SHOW TABLES, SHOW MATERIALIZED VIEWS, SHOW SINKS, SHOW CREATE … \
+                                    name, SHOW COLUMNS FROM name, SHOW ALL";
 const FIRST_WORDS: [&str; 11] =
     ["SELECT", "WITH", "VALUES", "TABLE", "CREATE", "DROP", "SHOW", "REFRESH", "ROLLBACK", "EXPLAIN", "DESCRIBE"];
-const KINDS: [&str; 4] = ["STREAM", "SOURCE", "TABLE", "MATERIALIZED"];
-const KINDS_SHOWN: &str = "STREAM, TABLE or MATERIALIZED VIEW";
+const KINDS: [&str; 5] = ["STREAM", "SOURCE", "TABLE", "MATERIALIZED", "SINK"];
+const KINDS_SHOWN: &str = "STREAM, TABLE, MATERIALIZED VIEW or SINK";
 
 /// Reads one statement.
 pub(super) fn statement(cursor: &mut Cursor<'_, '_>) -> Result<Statement, Problem> {
@@ -75,10 +76,13 @@ fn create(cursor: &mut Cursor<'_, '_>) -> Result<Statement, Problem> {
     if cursor.take(&["STREAM"]) || cursor.take(&["SOURCE"]) {
         return Ok(Statement::CreateStream(create_stream(cursor)?));
     }
+    if cursor.take(&["SINK"]) {
+        return Ok(Statement::CreateSink(create_sink(cursor)?));
+    }
     Err(cursor.expected_one_of(KINDS_SHOWN, &KINDS))
 }
 
-/// `STREAM`, `SOURCE`, `TABLE` or `MATERIALIZED VIEW`.
+/// `STREAM`, `SOURCE`, `TABLE`, `MATERIALIZED VIEW` or `SINK`.
 fn kind(cursor: &mut Cursor<'_, '_>) -> Result<ObjectKind, Problem> {
     if cursor.take(&["STREAM"]) || cursor.take(&["SOURCE"]) {
         return Ok(ObjectKind::Stream);
@@ -88,6 +92,9 @@ fn kind(cursor: &mut Cursor<'_, '_>) -> Result<ObjectKind, Problem> {
     }
     if cursor.take(&["MATERIALIZED", "VIEW"]) {
         return Ok(ObjectKind::View);
+    }
+    if cursor.take(&["SINK"]) {
+        return Ok(ObjectKind::Sink);
     }
     if cursor.is_at(&["VIEW"]) {
         return Err(cursor.expected(KINDS_SHOWN).with_hint("write MATERIALIZED VIEW"));
@@ -110,6 +117,7 @@ fn show(cursor: &mut Cursor<'_, '_>) -> Result<Statement, Problem> {
         (&["SHOW", "SOURCES"], ObjectKind::Stream),
         (&["SHOW", "TABLES"], ObjectKind::Table),
         (&["SHOW", "MATERIALIZED", "VIEWS"], ObjectKind::View),
+        (&["SHOW", "SINKS"], ObjectKind::Sink),
     ] {
         if cursor.take(words) {
             cursor.finish()?;
@@ -135,7 +143,7 @@ fn mistaken_show(cursor: &mut Cursor<'_, '_>) -> Option<Problem> {
     let meant = match word.as_str() {
         "ALL" | "COLUMNS" | "FUNCTIONS" => return None,
         "VIEW" | "VIEWS" | "MATERIALIZED" => Some("MATERIALIZED VIEWS".to_owned()),
-        word => did_you_mean(word, ["STREAMS", "SOURCES", "TABLES", "CREATE", "MATERIALIZED"]),
+        word => did_you_mean(word, ["STREAMS", "SOURCES", "TABLES", "CREATE", "MATERIALIZED", "SINKS"]),
     };
     if word.is_empty() || meant.is_some() {
         cursor.advance();

@@ -26,10 +26,18 @@ const OPTIONS: [&str; 10] = [
     "log",
 ];
 
+/// What a stream's views do with late events unless they say it themselves.
+const POLICIES: [LatePolicy; 3] = [LatePolicy::Include, LatePolicy::Side, LatePolicy::Drop];
+
 /// What follows `CREATE STREAM`.
 pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream, Problem> {
     let if_not_exists = names::if_not_exists(cursor);
     let name = names::object(cursor, "a stream name")?;
+    if cursor.is_at(&["AS"]) {
+        let problem =
+            cursor.problem(Code::Unsupported, "CREATE STREAM … AS is not supported: events come in from outside");
+        return Err(problem.with_hint("a query that is kept up to date is a CREATE MATERIALIZED VIEW … AS"));
+    }
     let mut list = columns(cursor)?;
     let primary_key = resolve_key(cursor, &mut list)?;
     let (time_column, watermark_delay_us) = resolve_watermark(cursor, &mut list)?;
@@ -65,13 +73,14 @@ fn set_options(cursor: &mut Cursor<'_, '_>, stream: &mut CreateStream) -> Result
                 stream.partitions_given = true;
             }
             "dedup_horizon" => stream.dedup_horizon_us = option.interval_us(cursor)?,
-            "late" => stream.late = option.late(cursor)?,
+            "late" => stream.late = option.late(cursor, &POLICIES)?,
             "on_bad_data" => stream.on_bad_data = option.on_bad_data(cursor)?,
             "time_correction" if option.switch(cursor)? => correct_time(cursor, stream, option.position())?,
             _ => {}
         }
-        if stream.late == LatePolicy::Drop && stream.time_column.is_none() {
-            let detail = "late = 'drop' without a watermark: nothing says which events are late";
+        if stream.late.leaves_out() && stream.time_column.is_none() {
+            let policy = stream.late.as_str();
+            let detail = format!("late = '{policy}' without a watermark: nothing says which events are late");
             let problem = cursor.problem_at(option.position(), Code::InvalidSql, detail);
             return Err(problem.with_hint("add WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes'"));
         }

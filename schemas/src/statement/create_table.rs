@@ -40,6 +40,11 @@ pub(super) fn create_table(cursor: &mut Cursor<'_, '_>, or_replace: bool) -> Res
         let problem = cursor.expected("FROM FILE '…'");
         return Err(problem.with_hint("a table is loaded from a file; what grows is a CREATE STREAM"));
     }
+    if cursor.is_at(&["WITH"]) {
+        let problem =
+            cursor.problem(Code::Unsupported, "CREATE TABLE … WITH: a table is loaded once, and does not grow");
+        return Err(problem.with_hint("write CREATE STREAM … WITH (…) for what grows, FROM FILE '…' for a table"));
+    }
     cursor.expect(&["FROM", "FILE"])?;
     let position = cursor.position();
     let file = cursor.string("a file name like 'ads.csv'")?;

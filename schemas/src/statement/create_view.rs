@@ -10,6 +10,9 @@ use crate::problem::{Code, Problem, SqlPosition};
 use crate::stream::LatePolicy;
 use crate::view::Refresh;
 
+/// What a view may do with late events.
+const POLICIES: [LatePolicy; 4] = [LatePolicy::Include, LatePolicy::Side, LatePolicy::Drop, LatePolicy::Only];
+
 /// What follows `CREATE [OR REPLACE] MATERIALIZED VIEW`.
 pub(super) fn create_view(cursor: &mut Cursor<'_, '_>, or_replace: bool) -> Result<CreateView, Problem> {
     let position = cursor.position();
@@ -37,7 +40,7 @@ fn clauses(cursor: &mut Cursor<'_, '_>) -> Result<(Refresh, Option<LatePolicy>),
             schedule.replace(refresh(cursor)?).is_some()
         } else if cursor.take(&["WITH"]) {
             for option in options(cursor, &["late"])? {
-                late = Some(option.late(cursor)?);
+                late = Some(option.late(cursor, &POLICIES)?);
             }
             std::mem::replace(&mut with_seen, true)
         } else {

@@ -12,6 +12,14 @@ use crate::stream::{LatePolicy, OnBadData};
 /// Bytes of the name of a topic, Kafka's own limit.
 const TOPIC_BYTES_MAX: usize = 249;
 
+/// Options of other systems that are called otherwise here.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("kafka_topic", "topic"),
+    ("value_format", "format"),
+    ("properties.bootstrap.server", "brokers"),
+    ("properties.bootstrap.servers", "brokers"),
+];
+
 /// One option as written.
 pub(super) struct SqlOption {
     name: String,
@@ -43,7 +51,9 @@ pub(super) fn options(cursor: &mut Cursor<'_, '_>, known: &[&str]) -> Result<Vec
 
 fn option(cursor: &mut Cursor<'_, '_>) -> Result<SqlOption, Problem> {
     let name_position = cursor.position();
-    let name = identifier(cursor, "an option")?;
+    // as Flink writes it, in quotes
+    let quoted = matches!(cursor.peek(), Some(Token::SingleQuotedString(_)));
+    let name = if quoted { cursor.string("an option")?.to_ascii_lowercase() } else { identifier(cursor, "an option")? };
     cursor.expect_symbol(&Token::Eq)?;
     let value_position = cursor.position();
     let value = match cursor.peek() {
@@ -64,6 +74,10 @@ fn check_name(cursor: &Cursor<'_, '_>, option: &SqlOption, known: &[&str]) -> Re
         return Ok(());
     }
     let problem = cursor.problem_at(option.name_position, Code::InvalidSql, format!("unknown option {name}"));
+    let elsewhere = ELSEWHERE.iter().find(|(other, own)| *other == name && known.contains(own));
+    if let Some((_, own)) = elsewhere {
+        return Err(problem.with_hint(format!("write {own}")));
+    }
     match did_you_mean(name, known.iter().copied()) {
         Some(guess) => Err(with_guess(problem, Some(guess))),
         None => Err(problem.with_hint(format!("there are: {}", known.join(", ")))),
@@ -74,6 +88,11 @@ impl SqlOption {
     /// The option's name.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its value, as written.
+    pub(super) fn text(&self) -> &str {
+        &self.value
     }
 
     /// True if that is its value.
@@ -103,15 +122,9 @@ impl SqlOption {
         }
     }
 
-    /// `late`
-    pub(super) fn late(&self, cursor: &Cursor<'_, '_>) -> Result<LatePolicy, Problem> {
-        match self.value.as_str() {
-            "include" => Ok(LatePolicy::Include),
-            "drop" => Ok(LatePolicy::Drop),
-            other => {
-                Err(with_guess(self.invalid(cursor, "'include' or 'drop'"), did_you_mean(other, ["include", "drop"])))
-            }
-        }
+    /// `late`: one of these policies.
+    pub(super) fn late(&self, cursor: &Cursor<'_, '_>, policies: &[LatePolicy]) -> Result<LatePolicy, Problem> {
+        self.one_of(cursor, policies, LatePolicy::as_str)
     }
 
     /// `on_bad_data`

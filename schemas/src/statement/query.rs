@@ -6,7 +6,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::cursor::{Cursor, with_guess};
 use super::script::{DIALECT, Script, lower_first};
-use super::{names, refused, windows};
+use super::{misread, names, refused, windows};
 use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
 
 /// Words whose slips of the pen are worth a guess.
@@ -56,7 +56,7 @@ pub(super) fn check(script: &Script<'_>, tokens: &[usize], position: SqlPosition
     let query = parsed.map_err(|error| problem_of(script, tokens, &error, (position, end)))?;
     match writes(&query) {
         Some(what) => Err(refused::in_query(what).at(script.text, position)),
-        None => Ok(()),
+        None => misread::check(script, tokens).map_or(Ok(()), Err),
     }
 }
 

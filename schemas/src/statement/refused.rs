@@ -11,10 +11,14 @@ const TRANSACTIONS: &str = "leave it out: every statement is carried out by itse
 const REPLACE: &str = "use CREATE OR REPLACE MATERIALIZED VIEW, or DROP and CREATE";
 const VIEWS: &str = "write CREATE MATERIALIZED VIEW, or WITH name AS (…) in the query";
 const TOKENS: &str = "rights come from tokens: `bifold token create`";
+const CHANGES: &str = "SELECT from the view as often as you like: it answers with everything until now";
+const CONTINUOUS: &str = "write CREATE MATERIALIZED VIEW name AS SELECT …";
+const GROWS: &str = "what grows is a CREATE STREAM";
+const TOPICS: &str = "write connector = 'kafka', topic = '…' and brokers = '…' in CREATE STREAM … WITH (…)";
 const NOTHING: &str = "there is CREATE STREAM, CREATE MATERIALIZED VIEW and CREATE TABLE … FROM FILE";
 
 /// First words of a statement, the code, and the hint.
-const REFUSED: [(&[&str], Code, &str); 44] = [
+const REFUSED: [(&[&str], Code, &str); 56] = [
     (&["INSERT"], Code::Unsupported, INGEST),
     (&["UPSERT"], Code::Unsupported, INGEST),
     (&["UPDATE"], Code::Unsupported, CORRECT),
@@ -35,8 +39,24 @@ const REFUSED: [(&[&str], Code, &str); 44] = [
     (&["CREATE", "SCHEMA"], Code::Unsupported, NOTHING),
     (&["CREATE", "DATABASE"], Code::Unsupported, NOTHING),
     (&["CREATE", "FUNCTION"], Code::Unsupported, NOTHING),
+    (&["CREATE", "CONTINUOUS"], Code::Unsupported, CONTINUOUS),
+    (&["CREATE", "LIVE"], Code::Unsupported, CONTINUOUS),
+    (&["CREATE", "WINDOW"], Code::Unsupported, CONTINUOUS),
+    (&["CREATE", "DICTIONARY"], Code::Unsupported, "write CREATE TABLE … FROM FILE, and join it"),
+    (&["CREATE", "CONNECTION"], Code::Unsupported, TOPICS),
+    (&["CREATE", "SECRET"], Code::Unsupported, TOPICS),
+    (
+        &["CREATE", "CLUSTER"],
+        Code::Unsupported,
+        "leave it out: settings come from flags, the environment and bifold.toml",
+    ),
+    (&["CREATE", "FOREIGN"], Code::Unsupported, GROWS),
     (&["CREATE", "ROLE"], Code::Unsupported, TOKENS),
     (&["CREATE", "USER"], Code::Unsupported, TOKENS),
+    (&["SUBSCRIBE"], Code::Unsupported, CHANGES),
+    (&["TAIL"], Code::Unsupported, CHANGES),
+    (&["PRINT"], Code::Unsupported, CHANGES),
+    (&["OPTIMIZE"], Code::Unsupported, "leave it out: files are kept in order by the server"),
     (&["ALTER"], Code::Unsupported, REPLACE),
     (&["SET"], Code::Forbidden, SETTINGS),
     (&["RESET"], Code::Forbidden, SETTINGS),

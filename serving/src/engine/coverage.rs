@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::compute::sum;
 use arrow::datatypes::Int64Type;
-use operators::View;
+use operators::{Frontier, View};
 use parking_lot::Mutex;
 use schemas::documents::certificate::by_partition;
 use schemas::documents::manifest::Manifest;
@@ -33,6 +33,14 @@ pub(crate) struct Covered {
     pub(crate) watermark_delay_us: i64,
     /// When the snapshot was asked for: everything acknowledged by then is in it, but for its lag.
     pub(crate) asked_at_us: i64,
+}
+
+impl Covered {
+    /// How far the answer goes.
+    pub(crate) fn frontier(&self) -> Frontier {
+        let ends = self.stream.to.iter().map(|(_, end)| end).collect();
+        Frontier { watermark_us: self.stream.watermark_us(self.watermark_delay_us), ends }
+    }
 }
 
 /// The snapshots of one query: one per stream, so that all views of a stream are at the same position.

@@ -7,9 +7,9 @@ use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
-use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
@@ -39,15 +39,7 @@ impl QueryEngine {
         let plan = limited(prepared.plan.clone(), limit)?;
         let physical = session.create_physical_plan(&plan).await?;
         let pool: Arc<dyn MemoryPool> = Arc::clone(memory) as _;
-        let shared = session.runtime_env();
-        let runtime = RuntimeEnv {
-            memory_pool: Arc::clone(&pool),
-            disk_manager: Arc::clone(&shared.disk_manager),
-            cache_manager: Arc::clone(&shared.cache_manager),
-            object_store_registry: Arc::clone(&shared.object_store_registry),
-        };
-        let context = TaskContext::from(session).with_runtime(Arc::new(runtime));
-        let mut stream = execute_stream(Arc::clone(&physical), Arc::new(context))?;
+        let mut stream = execute_stream(Arc::clone(&physical), Self::context(session, Arc::clone(&pool)))?;
         let held = MemoryConsumer::new("answer").register(&pool);
         let (mut rows, mut count, mut truncated) = (vec![], 0, false);
         while let Some(part) = stream.next().await {
@@ -68,6 +60,20 @@ impl QueryEngine {
         let (from_files, bytes_read) = read_by(&physical);
         let cells_read = from_files + prepared.scanned.load(Ordering::Relaxed);
         Ok(Executed { schema: physical.schema(), rows, truncated, cells_read, bytes_read })
+    }
+}
+
+impl QueryEngine {
+    /// What a plan is executed with: all that queries share, and memory of its own.
+    pub(super) fn context(session: &SessionState, memory: Arc<dyn MemoryPool>) -> Arc<TaskContext> {
+        let shared = session.runtime_env();
+        let runtime = RuntimeEnv {
+            memory_pool: memory,
+            disk_manager: Arc::clone(&shared.disk_manager),
+            cache_manager: Arc::clone(&shared.cache_manager),
+            object_store_registry: Arc::clone(&shared.object_store_registry),
+        };
+        Arc::new(TaskContext::from(session).with_runtime(Arc::new(runtime)))
     }
 }
 

@@ -20,6 +20,7 @@ use operators::without_lateral;
 use schemas::statement::plain_windows;
 use schemas::{Catalog, Code, Problem};
 
+use super::finality::Finality;
 use super::{Covered, QueryEngine, QueryRequest, Referenced, SCHEMAS, Snapshots, resolve, schema_of, sql_problem};
 use crate::source::SnapshotStates;
 use crate::system::{self, Listed};
@@ -41,9 +42,14 @@ struct Read {
     covered: Vec<Covered>,
     cut: bool,
     scanned: Arc<AtomicU64>,
+    finality: Finality,
 }
 
 impl Read {
+    fn of(sql: &str) -> Self {
+        Self { finality: Finality::of(sql), ..Self::default() }
+    }
+
     fn listed(&mut self, listed: Listed) -> Result<Arc<dyn TableProvider>, Problem> {
         self.cut |= listed.cut;
         in_memory(listed.rows)
@@ -66,7 +72,7 @@ impl QueryEngine {
         let statement = self.base.sql_to_statement(&sql, &Dialect::PostgreSQL).map_err(to_problem)?;
         let references = self.base.resolve_table_references(&statement).map_err(to_problem)?;
         let mut snapshots = Snapshots::new(&self.parts, catalog, &request.at_least, timeout)?;
-        let (mut tables, mut read) = (Tables::new(), Read::default());
+        let (mut tables, mut read) = (Tables::new(), Read::of(&request.sql));
         for reference in references {
             if self.is_table_function(&reference) {
                 continue;
@@ -76,8 +82,10 @@ impl QueryEngine {
             tables.insert((schema_of(&reference).to_owned(), reference.table().to_owned()), table);
         }
         snapshots.assert_reached(&read.covered)?;
+        let statement = read.finality.without_in_stars(statement);
         let session = self.session(tables).map_err(to_problem)?;
-        let plan = session.statement_to_plan(statement).await.and_then(without_lateral).map_err(to_problem)?;
+        let plan = session.statement_to_plan(statement).await.and_then(without_lateral);
+        let plan = plan.map_err(|error| read.finality.explain(to_problem(error)))?;
         assert_read_only(&plan)?;
         let plan = with_params(plan, request)?;
         Ok(Prepared { session, plan, covered: read.covered, cut: read.cut, scanned: read.scanned })
@@ -105,6 +113,9 @@ impl QueryEngine {
         datafusion::catalog::CatalogProviderList::register_catalog(&list, "bifold".into(), Arc::new(catalog));
         let mut session = self.base.clone();
         session.register_catalog_list(Arc::new(list));
+        // what now() says, once for the whole query
+        session.execution_props_mut().query_execution_start_time =
+            chrono::DateTime::from_timestamp_micros(self.parts.clock.now_us());
         Ok(session)
     }
 
@@ -121,8 +132,15 @@ impl QueryEngine {
                 let (view, snapshot) = (Arc::clone(&one.view), Arc::clone(&one.snapshot));
                 let store = Arc::clone(&self.files);
                 let states = SnapshotStates::new(Arc::clone(&view), snapshot, *layer, store).counting(&read.scanned);
+                let states = Arc::new(states);
+                let table = if read.finality.is_asked_of(&one) {
+                    read.finality.note(&def.name);
+                    operators::merged::table_with_finality(&view, &def.name, states, &one.frontier())
+                } else {
+                    operators::merged::table(&view, &def.name, states)
+                };
                 read.covered.push(one);
-                operators::merged::table(&view, &def.name, Arc::new(states)).map_err(|e| internal(&e))
+                table.map_err(|e| internal(&e))
             }
             Referenced::Table(def) => {
                 let rows = self.parts.views.table(def.id);
@@ -132,6 +150,9 @@ impl QueryEngine {
             }
             Referenced::Reconciliation(def) => in_memory(vec![system::reconciliation(&self.parts, def).await?]),
             Referenced::DeadLetters(def) => read.listed(system::dead_letters(&self.parts, def).await?),
+            Referenced::System(name) if name == "sinks" => {
+                in_memory(vec![system::sinks(&self.sinks, catalog, snapshots).await?])
+            }
             Referenced::System(name) => {
                 read.listed(system::table(name, &self.parts, catalog, &self.history, snapshots).await?)
             }

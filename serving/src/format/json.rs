@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
 use schemas::column::sql_name;
 use schemas::freshness::AnswerColumn;
@@ -15,11 +15,7 @@ use crate::engine::QueryAnswer;
 
 /// Name and SQL type of every column.
 pub fn columns(answer: &QueryAnswer) -> Vec<AnswerColumn> {
-    let column = |field: &arrow::datatypes::FieldRef| AnswerColumn {
-        name: field.name().clone(),
-        sql_type: sql_name(field.data_type()),
-    };
-    answer.schema.fields().iter().map(column).collect()
+    named(&answer.schema)
 }
 
 fn json<T: Serialize>(value: &T) -> Result<String, Problem> {
@@ -59,6 +55,23 @@ pub fn answer(answer: &QueryAnswer, messages: &[String]) -> Result<String, Probl
         let _ = write!(out, ",\"message\":{},\"results\":{}", json(last)?, json(&messages)?);
     }
     out.push('}');
+    Ok(out)
+}
+
+/// Name and SQL type of every column of a schema.
+pub(crate) fn named(schema: &Schema) -> Vec<AnswerColumn> {
+    let column = |field: &arrow::datatypes::FieldRef| AnswerColumn {
+        name: field.name().clone(),
+        sql_type: sql_name(field.data_type()),
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+/// A row as an object.
+pub(crate) fn object(rows: &RecordBatch, row: usize) -> Result<String, Problem> {
+    let names = rows.schema_ref().fields().iter().map(|field| json(field.name())).collect::<Result<Vec<_>, _>>()?;
+    let mut out = String::new();
+    write_object(&mut out, &names, rows, row)?;
     Ok(out)
 }
 

@@ -26,7 +26,7 @@ const DIGITS_OF_A_DOUBLE: usize = 15;
 
 /// How the text of a value is to be quoted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Null,
     /// Is a JSON number or boolean as it stands.
     Bare,
@@ -44,7 +44,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Appends one value's text and says what it is. Lists and structs are not handled here.
-pub(super) fn write_value(out: &mut String, array: &dyn Array, row: usize) -> Result<Kind, Problem> {
+pub(crate) fn write_value(out: &mut String, array: &dyn Array, row: usize) -> Result<Kind, Problem> {
     if array.is_null(row) {
         return Ok(Kind::Null);
     }

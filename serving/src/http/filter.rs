@@ -113,8 +113,12 @@ impl Selection {
 
     /// The same as a query, with its parameters. Any answer can be one of several pages: its order is total,
     /// by the keys after what is asked for.
-    pub(super) fn sql(&self, view: &View, name: &str) -> Result<(String, Vec<ScalarValue>), Problem> {
-        let schema = view.output_schema();
+    pub(super) fn sql(
+        &self,
+        view: &View,
+        schema: &SchemaRef,
+        name: &str,
+    ) -> Result<(String, Vec<ScalarValue>), Problem> {
         let columns: Vec<String> = self.columns.iter().map(|name| quoted(name)).collect();
         let columns = if columns.is_empty() { "*".to_owned() } else { columns.join(", ") };
         let mut sql = format!("SELECT {columns} FROM public.{}", quoted(name));
@@ -124,7 +128,7 @@ impl Selection {
             sql.push_str(&condition(filter, schema.field(filter.column).data_type(), &mut params)?);
         }
         let mut order = self.order.clone();
-        order.extend(tie_breakers(view, &schema));
+        order.extend(tie_breakers(view, schema));
         if !order.is_empty() {
             let _ = write!(sql, " ORDER BY {}", order.join(", "));
         }
@@ -264,7 +268,11 @@ mod tests {
         let sql = |world: crate::testing::World, parameters: &[(&str, &str)]| {
             let view = world.views.values().next().unwrap().clone();
             let parameters: Vec<_> = parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-            Selection::parse(&parameters, &view.output_schema()).unwrap().sql(&view, "v").unwrap().0
+            Selection::parse(&parameters, &view.output_schema())
+                .unwrap()
+                .sql(&view, &view.output_schema(), "v")
+                .unwrap()
+                .0
         };
         let by_country = crate::testing::by_country;
         let all = "SELECT * FROM public.\"v\"";

@@ -2,6 +2,7 @@
 
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
+use operators::WINDOW_FINAL;
 use schemas::statement::{ObjectKind, Statement};
 use schemas::{Code, Problem, ViewDef};
 use serde::Serialize;
@@ -63,7 +64,9 @@ pub(super) async fn look_up(
     };
     let view = engine.parts.views.view(def.id);
     let view = view.ok_or_else(|| Problem::new(Code::NotReady, format!("view {name} is being set up")))?;
-    let schema = view.output_schema();
+    // what is read by key has no watermark with it: a query says whether a window is final
+    let asks_for_final = query.as_deref().is_some_and(|query| query.contains(WINDOW_FINAL));
+    let schema = if asks_for_final { view.output_schema_with_finality()? } else { view.output_schema() };
     let selection = Selection::parse(&parameters(query.as_deref()), &schema)?;
     let format = Format::choose(selection.format.as_deref(), &headers)?;
     let text = format!("GET /v1/views/{name}?{}", query.as_deref().unwrap_or_default());
@@ -72,7 +75,7 @@ pub(super) async fn look_up(
     if request.row_limit == Some(0) {
         return Err(Problem::new(Code::BadRequest, "limit: a page has at least one row").into());
     }
-    if let Some(key) = selection.key(&view)
+    if let Some(key) = selection.key(&view).filter(|_| !asks_for_final)
         && let Some(found) = engine.look_up(&name, &key, &request).await?
     {
         let answer = projected(found, &selection.projection(&schema)?)?;
@@ -80,7 +83,7 @@ pub(super) async fn look_up(
             return Ok(respond(format, &answer, &[])?);
         }
     }
-    let (sql, params) = selection.sql(&view, &name)?;
+    let (sql, params) = selection.sql(&view, &schema, &name)?;
     (request.sql, request.params) = (sql, params);
     let mut answer = engine.query(&request).await?;
     if answer.truncated {

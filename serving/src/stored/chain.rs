@@ -103,7 +103,8 @@ impl StoredStream {
         Ok(read)
     }
 
-    /// The deltas meet, are of this log, and reach the cuts.
+    /// The deltas meet, are of this log, and reach back to the cuts: a list that was read while deltas were merged may
+    /// lack some.
     fn assert_whole(&self) -> Result<(), StorageError> {
         let damaged = |reason: String| StorageError::Damaged { path: storage::paths::deltas(self.stream.id), reason };
         let Some(first) = self.chain.first() else { return Ok(()) };
@@ -112,7 +113,16 @@ impl StoredStream {
         if let Some(foreign) = self.chain.iter().find(|delta| delta.header.incarnation != self.stream.incarnation) {
             return Err(damaged(format!("a delta is of log {}", foreign.header.incarnation)));
         }
+        if let Some(view) = self.views.iter().find(|view| !first.header.from.is_at_most(self.start(view))) {
+            let (begin, start) = (&first.header.from, self.start(view));
+            return Err(damaged(format!("they begin at {begin}, view {} needs them from {start} on", view.name)));
+        }
         Ok(())
+    }
+
+    /// Where the deltas of a view begin to be needed.
+    fn start<'a>(&'a self, view: &'a ViewDef) -> &'a Cut {
+        self.manifests.get(&view.id).map_or(&view.from, |manifest| &manifest.cut)
     }
 
     /// Where the chain ends.
@@ -144,7 +154,7 @@ impl StoredStream {
 
     fn view(&self, def: &ViewDef) -> ViewSnapshot {
         let manifest = self.manifests.get(&def.id).cloned();
-        let start = manifest.as_ref().map_or(&def.from, |manifest| &manifest.cut).clone();
+        let start = self.start(def).clone();
         let ranges = self.ranges(def.id).filter(|range| start.is_at_most(&range.from)).cloned().collect();
         let mut view = ViewSnapshot {
             view: def.id,

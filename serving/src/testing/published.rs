@@ -39,6 +39,7 @@ pub(super) async fn publish(store: &Store, view: &Arc<View>, id: Uuid, events: &
         verdict: Verdict::Exact,
         published_at_us: NOW_US - 5_000_000,
         rolled_back_from: None,
+        epoch: 0,
     }
 }
 

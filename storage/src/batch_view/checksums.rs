@@ -1,6 +1,7 @@
-//! Checksums of a file of a batch view: XXH3 of every block of it, kept by the manifest.
+//! Checksums of a Parquet file: XXH3 of every block of it, kept by the manifest of a batch view, or the master's log.
 //!
-//! Parquet says nothing when a bit of a page has changed; a state would then answer another number.
+//! Parquet says nothing when a bit of a page has changed; a state would then answer another number, and a record
+//! would be another one.
 //! A block is checked when a reader first touches it, and not again by the same open file: what the
 //! system then hands out again is what was checked.
 
@@ -18,7 +19,7 @@ const DIGITS: usize = 16;
 
 /// Takes the bytes of a file as they are written.
 #[derive(Default)]
-pub(super) struct BlockHasher {
+pub(crate) struct BlockHasher {
     block: Xxh3,
     bytes_in_block: usize,
     digits: String,
@@ -32,7 +33,7 @@ impl std::fmt::Debug for BlockHasher {
 
 impl BlockHasher {
     /// The next bytes of the file.
-    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.bytes_in_block));
             self.block.update(now);
@@ -45,7 +46,7 @@ impl BlockHasher {
     }
 
     /// The checksums of all blocks, as the manifest has them.
-    pub(super) fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         if self.bytes_in_block > 0 {
             self.end_block();
         }
@@ -62,9 +63,11 @@ impl BlockHasher {
 
 /// What the blocks of an open file have to be.
 #[derive(Debug)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     expected: Vec<u64>,
     are_checked: Vec<AtomicBool>,
+    /// One was not what was written.
+    is_damaged: AtomicBool,
     /// Of the file, bytes.
     length: u64,
 }
@@ -74,7 +77,7 @@ impl Blocks {
     ///
     /// # Errors
     /// They are none, or those of a file of another length.
-    pub(super) fn parse(digits: &str, length: u64) -> Result<Option<Self>, String> {
+    pub(crate) fn parse(digits: &str, length: u64) -> Result<Option<Self>, String> {
         if digits.is_empty() {
             return Ok(None);
         }
@@ -83,21 +86,26 @@ impl Blocks {
             .chunks(DIGITS)
             .map(|one| u64::from_str_radix(std::str::from_utf8(one).ok().filter(|one| one.len() == DIGITS)?, 16).ok())
             .collect();
-        let expected = expected.ok_or("the manifest's checksums are no checksums")?;
+        let expected = expected.ok_or("the checksums are no checksums")?;
         if expected.len() as u64 != length.div_ceil(BLOCK_BYTES as u64) {
-            return Err(format!("{length} bytes, the manifest has checksums of {} blocks", expected.len()));
+            return Err(format!("{length} bytes, there are checksums of {} blocks", expected.len()));
         }
         let are_checked = expected.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Some(Self { expected, are_checked, length }))
+        Ok(Some(Self { expected, are_checked, is_damaged: AtomicBool::new(false), length }))
+    }
+
+    /// True once a block was not what was written: whoever has lost the error on its way asks here.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
     }
 
     /// Length of the file, bytes.
-    pub(super) fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
     /// The blocks that a range of bytes lies in and that are not checked yet, with their own ranges.
-    pub(super) fn unchecked(&self, bytes: &Range<u64>) -> impl Iterator<Item = (usize, Range<u64>)> {
+    pub(crate) fn unchecked(&self, bytes: &Range<u64>) -> impl Iterator<Item = (usize, Range<u64>)> {
         let block = BLOCK_BYTES as u64;
         let numbers = bytes.start / block..bytes.end.min(self.length).div_ceil(block);
         let length = self.length;
@@ -112,8 +120,9 @@ impl Blocks {
     ///
     /// # Errors
     /// `InvalidData`: it is not what was written.
-    pub(super) fn check(&self, number: usize, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn check(&self, number: usize, bytes: &[u8]) -> io::Result<()> {
         if self.expected.get(number) != Some(&xxh3_64(bytes)) {
+            self.is_damaged.store(true, Ordering::Relaxed);
             let reason = format!("the checksum of block {number} does not fit");
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }

@@ -12,7 +12,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::checksums::Blocks;
 
 #[derive(Debug, Clone)]
-pub(super) struct PositionedFile {
+pub(crate) struct PositionedFile {
     file: Arc<File>,
     length: u64,
     blocks: Arc<Option<Blocks>>,
@@ -20,11 +20,17 @@ pub(super) struct PositionedFile {
 
 impl PositionedFile {
     /// A file and its checksums as the manifest has them; without any nothing is checked.
-    pub(super) fn new(file: File, checksums: &str) -> io::Result<Self> {
+    pub(crate) fn new(file: File, checksums: &str) -> io::Result<Self> {
         let length = file.metadata()?.len();
         let blocks =
             Blocks::parse(checksums, length).map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
         Ok(Self { file: Arc::new(file), length, blocks: Arc::new(blocks) })
+    }
+
+    /// A file that others have open too: what one has checked none checks again.
+    pub(crate) fn with_blocks(file: File, blocks: Arc<Option<Blocks>>) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), length, blocks })
     }
 
     fn check(&self, start: u64, length: usize) -> io::Result<()> {
@@ -65,7 +71,7 @@ impl ChunkReader for PositionedFile {
 
 /// A place in a [`PositionedFile`] that moves as it is read, and no other with it.
 #[derive(Debug)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     file: PositionedFile,
     position: u64,
 }

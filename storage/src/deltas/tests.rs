@@ -11,6 +11,7 @@ use schemas::documents::delta::DeltaView;
 use schemas::{Cut, LedgerCounts};
 
 use super::*;
+use crate::owner::testing::{bucket, next_owner};
 
 fn header(first: u64, last: u64, from: u64, to: u64, views: usize) -> DeltaHeader {
     let view = |n: usize| DeltaView {
@@ -140,9 +141,9 @@ async fn chain_prefers_merged_objects_and_cleans_up() {
     assert_eq!(chain[0].states[0][0], states(&keys(4)));
     assert_eq!(names(&store.chain(stream, Some(4)).await.unwrap()), [(4, 4), (5, 5)]);
     assert!(store.chain(stream, Some(6)).await.unwrap().is_empty());
-    store.remove_merged(stream).await.unwrap();
+    store.remove_merged(stream, &[(0, 3), (4, 4), (5, 5)], None).await.unwrap();
     assert_eq!(store.names(stream).await.unwrap(), [(0, 3), (4, 4), (5, 5)]);
-    store.remove_below(stream, 5).await.unwrap();
+    store.remove_below(stream, 5, None).await.unwrap();
     assert_eq!(names(&store.chain(stream, None).await.unwrap()), [(5, 5)]);
     store.remove_all(stream).await.unwrap();
     assert!(store.chain(stream, None).await.unwrap().is_empty());
@@ -167,6 +168,9 @@ async fn neighbours_that_do_not_meet_are_damage() {
 #[case::starts_at_its_own(&[(0, 3), (2, 2), (3, 3), (4, 4)], Some(4), Some(&[(4, 4)][..]))]
 #[case::gap(&[(0, 0), (2, 2)], Some(0), None)]
 #[case::missing_front(&[(3, 3)], Some(1), None)]
+#[case::left_behind_before_a_gap(&[(0, 7), (4, 11), (12, 12)], None, Some(&[(4, 11), (12, 12)][..]))]
+#[case::two_ways_to_merge(&[(0, 7), (4, 11), (8, 8), (9, 11), (12, 12)], None, Some(&[(0, 7), (8, 8), (9, 11), (12, 12)][..]))]
+#[case::gap_where_it_is_needed(&[(0, 7), (4, 11), (12, 12)], Some(0), None)]
 #[case::nothing_new(&[(0, 3)], Some(4), Some(&[][..]))]
 fn chain_is_selected(
     #[case] names: &[(u64, u64)],
@@ -184,4 +188,40 @@ async fn frozen_example_of_version_1_is_read() {
     assert_eq!((delta.header.first_checkpoint, delta.header.to.clone()), (7, expected.to.clone()));
     assert_eq!(delta.header.views[0].ledger, expected.views[0].ledger);
     assert_eq!(delta.states, [vec![states(&keys(12)), states(&keys(5))], vec![]]);
+}
+
+/// I9: an overtaken owner may write a merge of what the new one has read, and removes nothing that it stands for.
+#[tokio::test]
+async fn overtaken_owner_removes_no_deltas() {
+    let bucket = bucket();
+    let (old, stream) = (DeltaStore::new(next_owner(&bucket).await), Uuid::from_u128(77));
+    for checkpoint in 0..3 {
+        commit(&old, checkpoint, checkpoint).await.unwrap();
+    }
+    commit(&old, 0, 1).await.unwrap();
+    let new = DeltaStore::new(next_owner(&bucket).await);
+    let refused = old.remove_merged(stream, &[(0, 1), (2, 2)], None).await;
+    assert!(matches!(refused, Err(StorageError::Fenced { owner: 2, mine: 1, .. })));
+    assert_eq!(new.names(stream).await.unwrap(), [(0, 0), (0, 1), (1, 1), (2, 2)]);
+    // what is merged beside the chain stands for none of its deltas
+    commit(&old, 1, 2).await.unwrap();
+    new.remove_merged(stream, &[(0, 1), (2, 2)], None).await.unwrap();
+    assert_eq!(new.names(stream).await.unwrap(), [(0, 1), (1, 2), (2, 2)]);
+    let chain = new.chain(stream, None).await.unwrap();
+    assert_eq!(chain.iter().map(|delta| delta.header.last_checkpoint).collect::<Vec<_>>(), [1, 2]);
+}
+
+/// I9: the name of a claim is not given free again: an older owner's checkpoint of that number may still be on its way.
+#[tokio::test]
+async fn claim_outlives_what_is_retired() {
+    let (store, stream) = (store(), Uuid::from_u128(77));
+    for checkpoint in 0..6 {
+        commit(&store, checkpoint, checkpoint).await.unwrap();
+    }
+    commit(&store, 0, 3).await.unwrap();
+    store.remove_merged(stream, &[(0, 3), (4, 4), (5, 5)], Some(2)).await.unwrap();
+    store.remove_below(stream, 5, Some(2)).await.unwrap();
+    assert_eq!(store.names(stream).await.unwrap(), [(2, 2), (5, 5)]);
+    assert!(matches!(commit(&store, 2, 2).await, Err(StorageError::Conflict { .. })));
+    assert_eq!(store.chain(stream, None).await.unwrap().len(), 1, "it is no part of the chain");
 }

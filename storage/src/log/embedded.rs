@@ -33,14 +33,15 @@ mod read;
 mod recover;
 mod segment;
 mod state;
-pub(super) mod tail;
+pub(crate) mod tail;
 
 use frame::{EncodedFrame, FrameEncoder};
 use queue::{Queue, Request};
 use state::State;
+use tail::{Tail, TailShares};
 
 /// Bounds of an embedded log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct EmbeddedLogConfig {
     /// Bytes of a segment before the next one is begun.
     pub segment_bytes: u64,
@@ -48,12 +49,14 @@ pub struct EmbeddedLogConfig {
     pub tail_bytes_max: usize,
     /// Bytes that wait for the commit thread; more are refused.
     pub queue_bytes_max: usize,
+    /// What all logs together keep in memory; none: each for itself.
+    pub tails: Option<Arc<TailShares>>,
 }
 
 impl Default for EmbeddedLogConfig {
     fn default() -> Self {
         const MIB: usize = 1_048_576;
-        Self { segment_bytes: 128 * MIB as u64, tail_bytes_max: 64 * MIB, queue_bytes_max: 256 * MIB }
+        Self { segment_bytes: 128 * MIB as u64, tail_bytes_max: 64 * MIB, queue_bytes_max: 256 * MIB, tails: None }
     }
 }
 
@@ -106,7 +109,11 @@ impl EmbeddedLog {
         crate::store::durable::create_folder(folder).map_err(failed)?;
         let lock = lock(folder)?;
         let recovered = recover::recover(&identity)?;
-        let state = Arc::new(State::new(recovered.segments, recovered.next, config.tail_bytes_max));
+        let tail = Tail::new(recovered.next.0.len(), config.tail_bytes_max, config.tails.clone());
+        let state = Arc::new(State::new(recovered.segments, recovered.next, tail));
+        if let Some(tails) = &config.tails {
+            tails.join(&state);
+        }
         let queue = Arc::new(Queue::new(config.queue_bytes_max));
         let committer = commit::Committer {
             identity: Arc::clone(&identity),
@@ -173,6 +180,10 @@ impl Log for EmbeddedLog {
         Ok(pending)
     }
 
+    fn check_progress(&self) -> Result<(), StorageError> {
+        self.queue.check_progress()
+    }
+
     fn start(&self) -> Cut {
         self.state.start()
     }
@@ -206,6 +217,10 @@ impl Log for EmbeddedLog {
         let folder = self.identity.folder.clone();
         let remove = move || segment::remove(&folder, &removed);
         tokio::task::spawn_blocking(remove).await.map_err(|cause| StorageError::io("truncating the log", cause))?
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        Some(self.state.bytes())
     }
 
     async fn close(&self) {

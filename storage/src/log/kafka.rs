@@ -12,6 +12,7 @@
 //! transactions leave in the topic's own offsets. Why so: `docs/adr/0004-kafka-log.md`.
 
 mod commit;
+mod cut_off;
 mod read;
 mod topic;
 
@@ -31,7 +32,7 @@ use self::read::Reader;
 use self::topic::Topic;
 use super::embedded::frame::{EncodedFrame, FrameEncoder};
 use super::embedded::queue::{Queue, Request};
-use super::embedded::tail::Tail;
+use super::embedded::tail::{Shrink, Tail, TailShares};
 use crate::error::StorageError;
 use crate::ipc;
 use crate::kafka::KafkaConfig;
@@ -50,6 +51,8 @@ pub struct KafkaLogConfig {
     pub tail_bytes_max: usize,
     /// Bytes that wait for the commit thread; more are refused.
     pub queue_bytes_max: usize,
+    /// What all logs together keep in memory; none: each for itself.
+    pub tails: Option<Arc<TailShares>>,
 }
 
 /// A log in a topic.
@@ -72,6 +75,12 @@ struct Shared {
     start: RwLock<Cut>,
     tail: RwLock<Tail>,
     head: watch::Sender<Cut>,
+}
+
+impl Shrink for Shared {
+    fn shrink(&self) {
+        self.tail.write().shrink();
+    }
 }
 
 impl KafkaLog {
@@ -98,9 +107,12 @@ impl KafkaLog {
         }
         let failed = |cause| StorageError::io(format!("opening the log {}", config.topic), cause);
         let encoder = FrameEncoder::new(&schema).map_err(failed)?;
-        let tail = RwLock::new(Tail::new(partitions as usize, config.tail_bytes_max));
+        let tail = RwLock::new(Tail::new(partitions as usize, config.tail_bytes_max, config.tails.clone()));
         let (start, head) = (RwLock::new(start), watch::Sender::new(head));
         let shared = Arc::new(Shared { topic, schema, incarnation, partitions, start, tail, head });
+        if let Some(tails) = &config.tails {
+            tails.join(&shared);
+        }
         let queue = Arc::new(Queue::new(config.queue_bytes_max));
         let reader = Arc::new(Mutex::new(reader));
         let committer = Committer::new(Arc::clone(&shared), Arc::clone(&queue), producer);
@@ -165,6 +177,10 @@ impl Log for KafkaLog {
         let (done, pending) = Pending::new();
         self.queue.push(epoch, Request { frames, done })?;
         Ok(pending)
+    }
+
+    fn check_progress(&self) -> Result<(), StorageError> {
+        self.queue.check_progress()
     }
 
     fn start(&self) -> Cut {

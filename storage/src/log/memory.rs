@@ -22,6 +22,8 @@ pub enum Disk {
     Held,
     /// The queue takes nothing.
     Full,
+    /// What is being written has not ended for so many seconds.
+    Stalled(u64),
 }
 
 type Queued = (Vec<(Partition, RecordBatch)>, oneshot::Sender<Result<Vec<Placed>, StorageError>>);
@@ -126,6 +128,13 @@ impl MemoryLog {
 }
 
 impl Inner {
+    fn check_progress(&self) -> Result<(), StorageError> {
+        match self.disk {
+            Disk::Stalled(seconds) => Err(StorageError::Stalled { what: "the log".into(), seconds }),
+            _ => Ok(()),
+        }
+    }
+
     fn check(&self, epoch: Epoch, rows: &[(Partition, RecordBatch)]) -> Result<(), StorageError> {
         if self.is_closed {
             return Err(StorageError::Closed { what: "log".into() });
@@ -133,6 +142,7 @@ impl Inner {
         if epoch != self.epoch {
             return Err(StorageError::Outdated { what: "an append to the log".into() });
         }
+        self.check_progress()?;
         if self.disk == Disk::Full {
             return Err(StorageError::Full { what: "the log's queue".into() });
         }
@@ -178,6 +188,10 @@ impl Log for MemoryLog {
         Ok(pending)
     }
 
+    fn check_progress(&self) -> Result<(), StorageError> {
+        self.inner.lock().check_progress()
+    }
+
     fn start(&self) -> Cut {
         self.inner.lock().start.clone()
     }
@@ -211,6 +225,11 @@ impl Log for MemoryLog {
         let mut inner = self.inner.lock();
         inner.start = inner.start.join(&below.meet(&self.head()));
         Ok(())
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        let frames = self.frames();
+        Some(frames.iter().map(|frame| crate::footprint::bytes_of(&frame.rows) as u64).sum())
     }
 
     async fn close(&self) {

@@ -1,5 +1,6 @@
 //! Frames of one partition to Parquet files.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use super::file::{MasterFile, TimeRange, Written};
 use super::place::{Output, Place};
 use super::schema::writer_properties;
+use crate::batch_view::checksums::BlockHasher;
 use crate::clock::Clock;
 use crate::error::StorageError;
 use crate::log::Frame;
@@ -75,13 +77,31 @@ impl Encoder {
     }
 }
 
+/// Where a file goes, and the checksums of what has gone there.
+struct Hashed {
+    output: Output,
+    hasher: BlockHasher,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.output.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.output.flush()
+    }
+}
+
 /// A file that is being written.
 struct OpenFile {
     name: String,
     partition: Partition,
     from: Offset,
     to: Offset,
-    writer: ArrowWriter<Output>,
+    writer: ArrowWriter<Hashed>,
     append_time: TimeRange,
     event_time: TimeRange,
 }
@@ -93,7 +113,7 @@ impl OpenFile {
             .with_properties(encoder.properties.clone())
             // The Arrow schema would bind other readers to our string type.
             .with_skip_arrow_metadata(true);
-        let output = encoder.place.create(&name)?;
+        let output = Hashed { output: encoder.place.create(&name)?, hasher: BlockHasher::default() };
         let writer = ArrowWriter::try_new_with_options(output, encoder.schema.clone(), options)
             .map_err(|e| StorageError::io(format!("writing {name}"), e))?;
         let (append_time, event_time) = (TimeRange::default(), TimeRange::default());
@@ -116,7 +136,7 @@ impl OpenFile {
 
     fn finish(self, encoder: &Encoder) -> Result<Written, StorageError> {
         let output = self.writer.into_inner();
-        let output = output.map_err(|e| StorageError::io(format!("writing {}", self.name), e))?;
+        let Hashed { output, hasher } = output.map_err(|e| StorageError::io(format!("writing {}", self.name), e))?;
         let bytes = encoder.place.finish(&self.name, output)?;
         let file = MasterFile {
             path: self.name,
@@ -126,6 +146,7 @@ impl OpenFile {
             rows: self.to - self.from,
             bytes,
             event_time_us: None,
+            checksums: hasher.finish(),
         };
         Ok(Written::new(file, encoder.clock.now_us() / 1_000, self.append_time, self.event_time))
     }

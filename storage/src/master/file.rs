@@ -15,6 +15,8 @@ use serde_json::Value;
 use crate::error::StorageError;
 
 const MILLISECOND_US: i64 = 1_000;
+/// Among a file's statistics in the table's log.
+const CHECKSUMS: &str = "bifoldChecksums";
 /// 0001-01-01: what every reader of the log can parse. Times outside go without statistics.
 const STATISTICS_FROM_US: i64 = -62_135_596_800_000_000;
 /// 9999-12-31.
@@ -37,6 +39,8 @@ pub struct MasterFile {
     pub bytes: u64,
     /// No event time in it is earlier or later, microseconds; none if it has none, or the stream.
     pub event_time_us: Option<(i64, i64)>,
+    /// XXH3-64 of every mebibyte of it, 16 hexadecimal digits each; empty if they are not known.
+    pub checksums: String,
 }
 
 /// Smallest and largest value of a time column, and its nulls.
@@ -142,6 +146,8 @@ fn statistics(files: &[Written], time_column: Option<&str>) -> Result<StructArra
         ("minValues", Arc::new(structure(minima)?)),
         ("maxValues", Arc::new(structure(maxima)?)),
         ("tightBounds", Arc::new(BooleanArray::from(vec![true; files.len()]))),
+        // nobody else's: other readers of the table pass it over
+        (CHECKSUMS, Arc::new(StringArray::from_iter_values(files.iter().map(|w| &w.file.checksums)))),
     ])
 }
 
@@ -180,6 +186,7 @@ pub(super) fn from_log(
         rows,
         bytes: bytes.unsigned_abs(),
         event_time_us: time("minValues").zip(time("maxValues")),
+        checksums: stats[CHECKSUMS].as_str().unwrap_or_default().to_string(),
     })
 }
 

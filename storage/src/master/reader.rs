@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -17,6 +17,8 @@ use parquet::file::reader::ChunkReader;
 use super::file::MasterFile;
 use super::place::Place;
 use super::remote::RemoteFile;
+use crate::batch_view::checksums::Blocks;
+use crate::batch_view::file::PositionedFile;
 use crate::error::StorageError;
 
 /// An open file of the master. Cheap to clone; every [`MasterFileReader::read`] is independent, so
@@ -30,7 +32,8 @@ pub struct MasterFileReader {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Local(PathBuf),
+    /// Whatever reads it shares what is checked of it.
+    Local(PathBuf, Arc<Option<Blocks>>),
     Remote(RemoteFile),
 }
 
@@ -43,7 +46,7 @@ impl MasterFileReader {
         schema: &SchemaRef,
     ) -> Result<Self, StorageError> {
         let source = match place.local_path(&file.path)? {
-            Some(path) => Source::Local(path),
+            Some(path) => Source::Local(path, Arc::new(blocks_of(file)?)),
             None => Source::Remote(RemoteFile::new(place.clone(), &file.path, file.bytes)),
         };
         let metadata = match known {
@@ -96,10 +99,20 @@ impl MasterFileReader {
         let order = columns.iter().filter_map(|column| read.binary_search(column).ok()).collect();
         let request = Request { reader: self.clone(), columns: read, batch_rows };
         let parts: Parts = match self.source {
-            Source::Local(_) => Box::new(std::iter::once(row_groups.collect()).map(move |part| request.local(part))),
+            Source::Local(..) => Box::new(std::iter::once(row_groups.collect()).map(move |part| request.local(part))),
             Source::Remote(_) => Box::new(row_groups.map(move |group| request.remote(group))),
         };
-        Ok(MasterRows { name: self.name.clone(), parts, current: None, order })
+        Ok(MasterRows { reader: self.clone(), parts, current: None, order })
+    }
+
+    /// Why it could not be read. Arrow keeps the words of a cause, and not the cause.
+    fn failed(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StorageError {
+        match &self.source {
+            Source::Local(_, blocks) if blocks.as_ref().as_ref().is_some_and(Blocks::is_damaged) => {
+                StorageError::Damaged { path: self.name.to_string(), reason: reason.into().to_string() }
+            }
+            _ => StorageError::io(format!("reading {}", self.name), reason),
+        }
     }
 }
 
@@ -107,9 +120,8 @@ fn read_metadata(source: &Source, name: &str, schema: &SchemaRef) -> Result<Arro
     let damaged = |e: ParquetError| StorageError::Damaged { path: name.to_string(), reason: e.to_string() };
     let options = ArrowReaderOptions::new().with_schema(schema.clone());
     let metadata = match source {
-        Source::Local(path) => {
-            let file = File::open(path).map_err(|e| open_failed(name, e))?;
-            ArrowReaderMetadata::load(&file, options).map_err(damaged)?
+        Source::Local(path, blocks) => {
+            ArrowReaderMetadata::load(&open_local(name, path, blocks)?, options).map_err(damaged)?
         }
         Source::Remote(remote) => ArrowReaderMetadata::load(&remote.with_footer()?, options).map_err(damaged)?,
     };
@@ -120,6 +132,17 @@ fn read_metadata(source: &Source, name: &str, schema: &SchemaRef) -> Result<Arro
         return Ok(metadata);
     }
     Err(StorageError::Damaged { path: name.to_string(), reason: "its columns are not the stream's".to_string() })
+}
+
+/// A handle of its own, at a position of its own.
+fn open_local(name: &str, path: &Path, blocks: &Arc<Option<Blocks>>) -> Result<PositionedFile, StorageError> {
+    let file = File::open(path).and_then(|file| PositionedFile::with_blocks(file, Arc::clone(blocks)));
+    file.map_err(|e| open_failed(name, e))
+}
+
+fn blocks_of(file: &MasterFile) -> Result<Option<Blocks>, StorageError> {
+    let damaged = |reason| StorageError::Damaged { path: file.path.clone(), reason };
+    Blocks::parse(&file.checksums, file.bytes).map_err(damaged)
 }
 
 fn open_failed(name: &str, error: std::io::Error) -> StorageError {
@@ -139,10 +162,8 @@ struct Request {
 
 impl Request {
     fn local(&self, row_groups: Vec<usize>) -> Result<ParquetRecordBatchReader, StorageError> {
-        let Source::Local(path) = &self.reader.source else { return Err(self.failed("it is not local")) };
-        // A handle of its own: clones of one share their position.
-        let file = File::open(path).map_err(|e| open_failed(&self.reader.name, e))?;
-        self.decode(file, row_groups)
+        let Source::Local(path, blocks) = &self.reader.source else { return Err(self.failed("it is not local")) };
+        self.decode(open_local(&self.reader.name, path, blocks)?, row_groups)
     }
 
     fn remote(&self, row_group: usize) -> Result<ParquetRecordBatchReader, StorageError> {
@@ -163,11 +184,11 @@ impl Request {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, self.reader.metadata.clone());
         let columns = ProjectionMask::roots(builder.parquet_schema(), self.columns.iter().copied());
         let builder = builder.with_projection(columns).with_row_groups(row_groups).with_batch_size(self.batch_rows);
-        builder.build().map_err(|e| self.failed(e))
+        builder.build().map_err(|e| self.reader.failed(e))
     }
 
-    fn failed(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StorageError {
-        StorageError::io(format!("reading {}", self.reader.name), reason)
+    fn failed(&self, reason: &str) -> StorageError {
+        self.reader.failed(reason)
     }
 }
 
@@ -175,7 +196,7 @@ type Parts = Box<dyn Iterator<Item = Result<ParquetRecordBatchReader, StorageErr
 
 /// Rows of a file, by offset. Blocks.
 pub struct MasterRows {
-    name: Arc<str>,
+    reader: MasterFileReader,
     parts: Parts,
     current: Option<ParquetRecordBatchReader>,
     /// For each column asked for, its place in what Parquet gives.
@@ -189,7 +210,7 @@ impl Iterator for MasterRows {
         loop {
             if let Some(rows) = self.current.as_mut().and_then(Iterator::next) {
                 let rows = rows.and_then(|rows| rows.project(&self.order));
-                return Some(rows.map_err(|e| StorageError::io(format!("reading {}", self.name), e)));
+                return Some(rows.map_err(|e| self.reader.failed(e)));
             }
             match self.parts.next()? {
                 Ok(part) => self.current = Some(part),

@@ -22,6 +22,9 @@ use crate::error::StorageError;
 /// Who writes, in the table's history.
 const ENGINE: &str = concat!("bifold/", env!("CARGO_PKG_VERSION"));
 
+/// The transaction id whose version is the number of the store's owner: a table has one owner, and each commit moves it.
+const OWNER: &str = "bifold/owner";
+
 /// What came of a commit.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -106,6 +109,20 @@ impl Table {
         Ok(cut)
     }
 
+    /// Number of the owner that wrote to the table last; 0 where a store has only one.
+    pub(super) fn owner(&self, snapshot: &SnapshotRef) -> Result<u64, StorageError> {
+        let owner = snapshot.get_app_id_version(OWNER, &self.engine);
+        Ok(owner.map_err(self.failed("reading the owner of"))?.unwrap_or(0).unsigned_abs())
+    }
+
+    /// A commit on top of `snapshot` that says who owns the table from now on, and nothing else.
+    pub(super) fn claim(&self, snapshot: &SnapshotRef, epoch: u64) -> Result<Outcome, StorageError> {
+        let builder = snapshot.clone().update_table(UpdateTableOperation::StreamingUpdate, ENGINE, false);
+        let builder = builder.with_transaction_id(OWNER, epoch as i64);
+        let transaction = builder.build(&self.engine, Box::new(FileSystemCommitter::new()));
+        self.outcome(transaction.map_err(self.failed("claiming"))?.commit(&self.engine))
+    }
+
     /// The table's files, by partition and offset.
     pub(super) fn files(&self, snapshot: &SnapshotRef, time: Option<&str>) -> Result<Vec<MasterFile>, StorageError> {
         let failed = self.failed("listing files of");
@@ -136,7 +153,11 @@ impl Table {
         }
         let mut transaction = builder.build(&self.engine, Box::new(FileSystemCommitter::new())).map_err(&failed)?;
         transaction.add_files(Box::new(ArrowEngineData::new(add_actions)));
-        Ok(match transaction.commit(&self.engine) {
+        self.outcome(transaction.commit(&self.engine))
+    }
+
+    fn outcome(&self, committed: Result<CommitResult, KernelError>) -> Result<Outcome, StorageError> {
+        Ok(match committed {
             Ok(CommitResult::Committed(done)) => match done.post_commit_snapshot() {
                 Some(snapshot) => Outcome::Committed(snapshot.clone()),
                 None => Outcome::Committed(self.load()?),

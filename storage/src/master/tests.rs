@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::owner::testing::{bucket, next_owner};
 
 const T0_US: i64 = 1_700_000_000_000_000;
 const HOUR_US: i64 = 3_600_000_000;
@@ -406,4 +407,58 @@ async fn only_old_files_of_no_commit_are_removed() {
     assert_eq!(master.remove_orphans().await.unwrap(), 1);
     assert!(!orphan.exists());
     assert_eq!(ids(&master).await, ids_below(&[10]));
+}
+
+/// I9: what an overtaken owner was about to land is not in the table, and the new one's is, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn overtaken_owner_lands_nothing() {
+    let (bucket, stream) = (bucket(), plain(2));
+    let clock = || Arc::new(SystemClock) as Arc<dyn Clock>;
+    let old = Master::open_in(&next_owner(&bucket).await, &stream, clock()).await.unwrap();
+    old.land(vec![frame(&stream, 0, 0, 5)]).await.unwrap();
+    let new = Master::open_in(&next_owner(&bucket).await, &stream, clock()).await.unwrap();
+    assert_eq!(new.landed(), Cut(vec![5, 0]));
+    for _ in 0..2 {
+        let refused = old.land(vec![frame(&stream, 0, 5, 3), frame(&stream, 1, 0, 2)]).await;
+        assert!(matches!(refused, Err(StorageError::Fenced { owner: 2, mine: 1, .. })), "{refused:?}");
+    }
+    new.land(vec![frame(&stream, 0, 5, 4)]).await.unwrap();
+    let reader = Master::open_in(&bucket, &stream, clock()).await.unwrap();
+    assert_eq!(reader.landed(), Cut(vec![9, 0]));
+    assert_eq!(ids(&reader).await, ids_below(&[9, 0]));
+    let again = Master::open_in(&next_owner(&bucket).await, &stream, clock()).await.unwrap();
+    again.land(vec![frame(&stream, 1, 0, 1)]).await.unwrap();
+    assert_eq!(again.landed(), Cut(vec![9, 1]));
+}
+
+/// a bit that flips in a file of the master on a local disk is damage, whatever it is a bit of, and never
+/// another record. An object store has checksums of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_flipped_bit_of_a_landed_file_is_damage() {
+    let (_folder, root) = place();
+    let stream = plain(1);
+    let master = open(&root, &stream).await;
+    let landed = master.land(vec![frame(&stream, 0, 0, 3_000)]).await.unwrap();
+    let file = &landed.files[0];
+    assert_eq!(file.checksums.len(), 16 * (file.bytes as usize).div_ceil(1 << 20));
+    let path = root.to_file_path().unwrap().join(&file.path);
+    let whole = std::fs::read(&path).unwrap();
+    assert_eq!(whole.len() as u64, file.bytes);
+    let step = (whole.len() / 400).max(1);
+    for at in (0..whole.len()).step_by(step).chain(whole.len().saturating_sub(300)..whole.len()) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        std::fs::write(&path, flipped).unwrap();
+        // nothing is known of the file yet
+        let again = open(&root, &stream).await;
+        assert_eq!(*again.files(), landed.files, "the table's log has the checksums");
+        let read = tokio::task::spawn_blocking(move || {
+            let reader = again.open_file(&again.files()[0])?;
+            reader.read(&[0, 1], 0..reader.row_groups(), 1_000)?.collect::<Result<Vec<_>, _>>()
+        });
+        let refused = read.await.unwrap();
+        assert!(matches!(refused, Err(StorageError::Damaged { .. })), "byte {at}: {refused:?}");
+    }
+    std::fs::write(&path, whole).unwrap();
+    assert_eq!(ids(&open(&root, &stream).await).await, ids_below(&[3_000]));
 }

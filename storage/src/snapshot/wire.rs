@@ -207,6 +207,7 @@ mod tests {
             verdict: Verdict::Exact,
             published_at_us: 1,
             rolled_back_from: None,
+            epoch: 0,
         };
         let view = ViewSnapshot {
             view: VIEW,

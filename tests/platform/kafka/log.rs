@@ -35,6 +35,7 @@ impl Topics {
             topic_id: None,
             tail_bytes_max: 1,
             queue_bytes_max: 1 << 28,
+            tails: None,
         };
         Self { config, made: AtomicU32::new(0) }
     }

@@ -52,6 +52,22 @@ pub(super) fn array<'a>(data_type: &DataType, values: impl Iterator<Item = &'a V
     }
 }
 
+/// The same with other values in the places of nulls: what lies there is no value.
+pub(super) fn over_garbage(data_type: &DataType, values: &[&Value]) -> ArrayRef {
+    let garbage = match data_type {
+        DataType::Boolean => Value::Bool(true),
+        DataType::Float64 => Value::Float(f64::NAN),
+        DataType::Decimal128(_, scale) => Value::Decimal(7, (*scale).try_into().unwrap()),
+        DataType::Utf8View => Value::Text("in the place of a null".into()),
+        DataType::Timestamp(..) => Value::Time(7),
+        DataType::List(_) => Value::List(vec![Value::Text("in the place of a null".into()), Value::Null]),
+        _ => Value::Int(7),
+    };
+    let filled = values.iter().map(|value| if value.is_null() { &garbage } else { value });
+    let nulls: BooleanArray = values.iter().map(|value| Some(value.is_null())).collect();
+    arrow::compute::nullif(&array(data_type, filled), &nulls).unwrap()
+}
+
 /// The rows of answers.
 pub(super) fn rows(answers: &[RecordBatch]) -> Vec<Vec<Value>> {
     let of_answer = |answer: &RecordBatch| -> Vec<Vec<Value>> {

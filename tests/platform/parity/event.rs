@@ -57,6 +57,10 @@ pub(super) struct Flavor {
     /// How likely an extreme value is.
     extremes: f64,
     late: f64,
+    /// How likely an event lies up to a year ahead of its time.
+    early: f64,
+    /// How likely an event is one that was there before.
+    pub(super) copies: f64,
     /// How much event time goes by from one event to the next, on average.
     step_us: i64,
     /// Whether some times lie centuries away.
@@ -69,6 +73,8 @@ impl Flavor {
             nulls: pick(rng, &[0.0, 0.1, 0.1, 0.5]),
             extremes: pick(rng, &[0.0, 0.02, 0.2]),
             late: pick(rng, &[0.0, 0.1, 0.4]),
+            early: pick(rng, &[0.0, 0.0, 0.05]),
+            copies: pick(rng, &[0.0, 0.0, 0.2]),
             step_us: pick(rng, &[100, SECOND, MINUTE, 10 * MINUTE, 6 * HOUR]),
             far_times: rng.random_bool(0.15),
         }
@@ -161,15 +167,16 @@ fn value(rng: &mut ChaCha8Rng, column: usize, flavor: Flavor) -> Value {
     }
 }
 
-/// Mostly on time, some late by up to 30 days, some from another century.
+/// Mostly on time, some late by up to 30 days, some a year ahead, some from another century.
 fn event_time(rng: &mut ChaCha8Rng, number: usize, flavor: Flavor) -> i64 {
     if flavor.far_times && rng.random_bool(0.02) {
         let years = pick(rng, &[-1_900, -400, -60, 60, 400, 7_900]);
         return BEGINNING + years * 365 * DAY + rng.random_range(0..DAY);
     }
+    let early_us = if rng.random_bool(flavor.early) { rng.random_range(0..365 * DAY) } else { 0 };
     let late_us = if rng.random_bool(flavor.late) { rng.random_range(0..30 * DAY) } else { 0 };
     let jitter_us = rng.random_range(0..2 * flavor.step_us);
-    BEGINNING + number as i64 * flavor.step_us + jitter_us - late_us
+    BEGINNING + number as i64 * flavor.step_us + jitter_us + early_us - late_us
 }
 
 /// An event where it stands in the log.
@@ -179,17 +186,25 @@ pub(super) struct Placed {
     pub(super) offset: u64,
     /// The largest event time before it in its partition.
     pub(super) largest_before: Option<i64>,
+    /// When the log took it.
+    pub(super) append_us: i64,
     pub(super) event: Event,
+}
+
+/// In steps: some events come at the same time, then there is a pause.
+fn append_time(number: i64) -> i64 {
+    BEGINNING + number / 3 * 7 * SECOND + number / 40 * HOUR
 }
 
 /// Events in the order of their arrival, put one after the other into the partitions that `choose` names.
 pub(super) fn place(events: &[Event], partitions: u32, mut choose: impl FnMut(&Event) -> u32) -> Vec<Placed> {
     let mut ends: Vec<(u64, Option<i64>)> = vec![(0, None); partitions as usize];
     let mut placed = vec![];
-    for event in events {
+    for (number, event) in (0..).zip(events) {
         let partition = choose(event);
         let (offset, largest_before) = &mut ends[partition as usize];
-        placed.push(Placed { partition, offset: *offset, largest_before: *largest_before, event: event.clone() });
+        let (append_us, largest) = (append_time(number), *largest_before);
+        placed.push(Placed { partition, offset: *offset, largest_before: largest, append_us, event: event.clone() });
         *offset += 1;
         *largest_before = Some(largest_before.map_or(event.time_us(), |largest| largest.max(event.time_us())));
     }

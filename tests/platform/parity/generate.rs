@@ -9,7 +9,8 @@ use super::event::{AT, B, BEGINNING, C, COLUMNS, D, D_SCALE, K, M, N, T, TAGS, T
 use super::expression::{Comparison, Expression, Operation, call, compare, int, literal};
 use super::value::{Kind, Value};
 use super::view::{
-    CODE, DIMENSION, ITEM, Join, LABEL, NAME, Sort, Unnest, ViewModel, WEIGHT, WINDOW_END, WINDOW_START, cube, rollup,
+    CODE, DIMENSION, ITEM, Join, LABEL, Late, NAME, POSITION, Sort, Unnest, ViewModel, WEIGHT, WINDOW_END,
+    WINDOW_START, cube, rollup,
 };
 use super::window::Window;
 
@@ -18,12 +19,15 @@ mod kept;
 /// Makes views out of random numbers.
 pub(super) struct Generator<'a> {
     pub(super) rng: &'a mut ChaCha8Rng,
+    /// Whether the test knows when the log takes a record.
+    pub(super) knows_log_time: bool,
 }
 
 fn column(index: usize) -> Expression {
     let kind = match index {
         WINDOW_START | WINDOW_END => Kind::Time,
         ITEM => Kind::Text,
+        POSITION => Kind::Int,
         CODE.. => DIMENSION[index - CODE].2,
         _ => COLUMNS[index].2,
     };
@@ -69,11 +73,18 @@ impl Generator<'_> {
             having: None,
             sorts: vec![],
             limit: None,
-            drops_late: self.chance(0.3),
+            late: self.pick(&[Late::Include, Late::Include, Late::Include, Late::Drop, Late::Side]),
+            log_time: None,
+            hides_time: false,
             sets: None,
             is_distinct: false,
             is_of_rows: false,
         };
+        let is_timed = view.window.as_ref().is_some_and(|window| !window.is_counted());
+        if self.knows_log_time && is_timed && self.chance(0.15) {
+            view.log_time = Some(self.pick(&["_append_time", "_processing_time"]));
+        }
+        view.hides_time = view.window.is_none() && !view.reads_time() && self.chance(0.7);
         self.regroup(&mut view);
         self.use_items(&mut view);
         self.finish(&mut view);
@@ -94,7 +105,7 @@ impl Generator<'_> {
         if keys == 0 {
             return;
         }
-        let is_shared = view.window.as_ref().is_some_and(Window::is_shared);
+        let is_shared = view.window.as_ref().is_some_and(|window| window.is_shared() || window.is_counted());
         if self.chance(0.08) {
             view.is_distinct = true;
             view.aggregates.clear();
@@ -160,7 +171,12 @@ impl Generator<'_> {
     fn window(&mut self) -> Window {
         let offset_us = self.pick(&[0, 0, 17 * SECOND, -3 * HOUR - 25 * MINUTE]);
         let slide_us = self.window_us();
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..12) {
+            10 => Window::Count { slide: self.rng.random_range(1..30), size: self.rng.random_range(1..60) },
+            11 => {
+                let size = self.rng.random_range(1..60);
+                Window::Count { slide: size, size }
+            }
             0..3 => Window::Tumble { size_us: slide_us, offset_us: 0 },
             3 => Window::Tumble { size_us: slide_us, offset_us },
             4 => Window::Calendar { unit: self.pick(&["day", "month"]) },
@@ -193,6 +209,11 @@ impl Generator<'_> {
         let mut keys: Vec<Expression> = vec![];
         let mut has_bucket = window.is_some();
         match window {
+            Some(window) if window.is_counted() => {
+                let bounds = self.pick(&[&[WINDOW_START][..], &[WINDOW_END], &[WINDOW_END, WINDOW_START]]);
+                keys.push(column(POSITION));
+                keys.extend(bounds.iter().map(|at| Expression::Column(*at, Kind::Int)));
+            }
             // their end tells them apart, their start does not
             Some(Window::Cumulate { .. }) => {
                 keys.extend(self.pick(&[&[WINDOW_END][..], &[WINDOW_START, WINDOW_END]]).iter().map(|at| column(*at)));

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use super::aggregate::{Aggregate, Expected, OutOfRange};
 use super::event::{AT, COLUMNS, Placed, TAGS};
-use super::expression::{Expression, Operation};
+use super::expression::{Expression, Operation, call};
+use super::late::{Reached, columns_read};
 use super::value::{Key, Kind, Value, order};
 use super::window::Window;
 
@@ -77,13 +78,25 @@ pub(super) struct ViewModel {
     pub(super) having: Option<Expression>,
     pub(super) sorts: Vec<Sort>,
     pub(super) limit: Option<usize>,
-    pub(super) drops_late: bool,
+    pub(super) late: Late,
+    /// The windows are over the time of the log, by one of its names.
+    pub(super) log_time: Option<&'static str>,
+    /// The stream is read through a subquery that does not hand on the event time.
+    pub(super) hides_time: bool,
     /// `GROUPING SETS`: which keys each set has. Their `grouping()` follows the aggregates.
     pub(super) sets: Option<Vec<Vec<bool>>>,
     /// `SELECT DISTINCT` of the keys.
     pub(super) is_distinct: bool,
     /// No aggregate and no groups: the keys of every row.
     pub(super) is_of_rows: bool,
+}
+
+/// What becomes of late events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    Include,
+    Drop,
+    Side,
 }
 
 /// What a view says, and which records it is made of.
@@ -93,6 +106,8 @@ pub(super) struct Answer {
     /// Records counted and records left out as late.
     pub(super) counted: u64,
     pub(super) late: u64,
+    /// Of those counted, the late ones.
+    pub(super) counted_late: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -122,6 +137,7 @@ fn source_name(column: usize) -> String {
         WINDOW_START => "window_start".into(),
         WINDOW_END => "window_end".into(),
         ITEM => "item".into(),
+        POSITION => "s._partition".into(),
         CODE.. => format!("dim.{}", DIMENSION[column - CODE].0),
         _ => format!("s.{}", COLUMNS[column].0),
     }
@@ -176,16 +192,17 @@ impl ViewModel {
     }
 
     fn source_sql(&self) -> String {
-        let inside =
-            if self.unnest == Some(Unnest::Select) { "(SELECT *, unnest(tags) AS item FROM s) AS s" } else { "s" };
+        let inside = self.stream_sql();
         let over = match &self.condition {
             Some(condition) if self.filters_before() => {
                 format!("(SELECT * FROM {inside} WHERE {})", condition.sql(&source_name))
             }
             _ if self.window.is_some() && inside != "s" => format!("(SELECT * FROM {inside})"),
-            _ => inside.into(),
+            _ => inside,
         };
-        let mut source = self.window.as_ref().map_or_else(|| over.clone(), |window| window.sql(&over, self.is_flinks));
+        let time = self.log_time.unwrap_or("at");
+        let windows = |window: &Window| window.sql(&over, time, self.is_flinks);
+        let mut source = self.window.as_ref().map_or_else(|| over.clone(), windows);
         if let Some(join) = &self.join {
             let (word, on) = (if join.is_left { "LEFT JOIN" } else { "JOIN" }, join.on);
             let _ = write!(source, " {word} dim ON {} = {}", source_name(on.0), source_name(on.1));
@@ -195,6 +212,17 @@ impl ViewModel {
             Some(Unnest::Lateral) => source + ", LATERAL unnest(s.tags) AS u(item)",
             Some(Unnest::Select) | None => source,
         }
+    }
+
+    /// The stream, or a subquery that takes its arrays apart or does not hand on its event time.
+    fn stream_sql(&self) -> String {
+        let takes_apart = self.unnest == Some(Unnest::Select);
+        if !takes_apart && !self.hides_time {
+            return "s".into();
+        }
+        let shown = COLUMNS.iter().map(|(name, ..)| *name).filter(|name| *name != "at").collect::<Vec<_>>().join(", ");
+        let columns = if self.hides_time { shown.as_str() } else { "*" };
+        format!("(SELECT {columns}{} FROM s) AS s", if takes_apart { ", unnest(tags) AS item" } else { "" })
     }
 
     /// A condition decides which events make sessions, so it stands inside.
@@ -221,14 +249,55 @@ impl ViewModel {
             && self.condition.as_ref().is_none_or(|condition| conjuncts(condition).into_iter().all(one_side))
     }
 
+    /// True if the table is joined when the view is read.
+    pub(super) fn joins_late(&self) -> bool {
+        self.join.as_ref().is_some_and(|join| join.is_late)
+    }
+
+    /// What the fold sees of the view: all of it, without a table that is joined when the view is read.
+    pub(super) fn folded(&self) -> Self {
+        if !self.joins_late() {
+            return self.clone();
+        }
+        let conditions = self.condition.iter().flat_map(conjuncts);
+        let of_stream = conditions.filter(|condition| owner(condition) != Some(Owner::Table)).cloned();
+        let condition = of_stream.reduce(|a, b| call(Operation::And, [a, b]));
+        Self { join: None, condition, ..self.clone() }
+    }
+
     /// `late = '…'`
     pub(super) fn late_sql(&self) -> &'static str {
-        if self.drops_late { "drop" } else { "include" }
+        match self.late {
+            Late::Include => "include",
+            Late::Drop => "drop",
+            Late::Side => "side",
+        }
+    }
+
+    /// True if the fold leaves late events out.
+    pub(super) fn leaves_out_late(&self) -> bool {
+        self.late != Late::Include
+    }
+
+    /// True if anything in the view reads the event time.
+    pub(super) fn reads_time(&self) -> bool {
+        let below = self.keys.iter().chain(&self.condition).flat_map(Expression::columns);
+        below.chain(self.aggregates.iter().flat_map(columns_read)).any(|column| column == AT)
     }
 
     /// The answer over the events.
     pub(super) fn answer(&self, events: &[Placed], dimension: &[Vec<Value>]) -> Answer {
-        let (mut counted, mut late) = (0, 0);
+        self.answer_with(events, dimension, None)
+    }
+
+    /// The answer; if it is said how far it goes, each row says at its end whether its window is final by that.
+    pub(super) fn answer_with(
+        &self,
+        events: &[Placed],
+        dimension: &[Vec<Value>],
+        finality: Option<&Reached>,
+    ) -> Answer {
+        let (mut counted, mut late, mut counted_late) = (0, 0, 0);
         let mut groups: BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>> = BTreeMap::new();
         if self.keys.is_empty() {
             groups.insert((0, vec![]), vec![]);
@@ -242,9 +311,12 @@ impl ViewModel {
             if rows.is_empty() {
                 continue;
             }
-            if self.drops_late && self.is_late(placed) {
-                late += 1;
-                continue;
+            if self.is_late(placed) {
+                if self.leaves_out_late() {
+                    late += 1;
+                    continue;
+                }
+                counted_late += 1;
             }
             counted += 1;
             for row in &mut rows {
@@ -253,7 +325,7 @@ impl ViewModel {
             kept.push((placed, rows));
         }
         let times: Vec<(&[Value], i64)> =
-            kept.iter().map(|(placed, _)| (placed.event.0.as_slice(), placed.event.time_us())).collect();
+            kept.iter().map(|(placed, _)| (placed.event.0.as_slice(), self.time_us(placed))).collect();
         let windows = self.window.as_ref().map(|window| window.of_all(&times));
         for (index, (_, rows)) in kept.iter().enumerate() {
             let none = vec![(Value::Null, Value::Null)];
@@ -268,7 +340,15 @@ impl ViewModel {
                 }
             }
         }
-        Answer { rows: self.finish(&groups), counted, late }
+        Answer { rows: self.finish(&groups, finality), counted, late, counted_late }
+    }
+
+    /// The time that the view's windows are over, or the position.
+    fn time_us(&self, placed: &Placed) -> i64 {
+        if self.window.as_ref().is_some_and(Window::is_counted) {
+            return placed.offset.try_into().unwrap();
+        }
+        if self.log_time.is_some() { placed.append_us } else { placed.event.time_us() }
     }
 
     /// The keys of a row, nulls for those that the set has not.
@@ -279,7 +359,7 @@ impl ViewModel {
     }
 
     /// The rows that the source makes of an event: several or none with a join or `UNNEST`.
-    fn source_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
+    pub(super) fn source_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
         let rows = self.joined_rows(event, dimension);
         if self.unnest.is_none() {
             return rows;
@@ -306,35 +386,48 @@ impl ViewModel {
 
     /// A record is late when its last window had ended by the watermark before it; without a window, when
     /// it lies behind the watermark.
-    fn is_late(&self, placed: &Placed) -> bool {
-        let Some(largest_us) = placed.largest_before else { return false };
+    pub(super) fn is_late(&self, placed: &Placed) -> bool {
+        // the log's own time is never late, and no position is
+        let is_by_log = self.log_time.is_some() || self.window.as_ref().is_some_and(Window::is_counted);
+        let Some(largest_us) = placed.largest_before.filter(|_| !is_by_log) else { return false };
         let (watermark_us, time_us) = (largest_us - WATERMARK_DELAY_US, placed.event.time_us());
         if let Some(window) = &self.window {
             return window.has_ended(time_us, watermark_us);
         }
-        let bucket = |time_us: i64| {
-            let mut row = vec![Value::Null; WIDTH];
-            row[AT] = Value::Time(time_us);
-            match self.time_bucket()?.value(&row) {
-                Value::Time(start_us) => Some(start_us),
-                other => panic!("a bucket is a time, not {other:?}"),
-            }
-        };
-        match (bucket(watermark_us), bucket(time_us)) {
+        match (self.bucket_of(watermark_us), self.bucket_of(time_us)) {
             (Some(of_watermark), Some(own)) => of_watermark > own,
             _ => time_us < watermark_us,
         }
     }
 
+    /// The bucket of an event time; none without one among the keys.
+    pub(super) fn bucket_of(&self, time_us: i64) -> Option<i64> {
+        let mut row = vec![Value::Null; WIDTH];
+        row[AT] = Value::Time(time_us);
+        self.bucket(&row)
+    }
+
+    /// The bucket of a row's event time.
+    pub(super) fn bucket(&self, row: &[Value]) -> Option<i64> {
+        match self.time_bucket()?.value(row) {
+            Value::Time(start_us) => Some(start_us),
+            other => panic!("a bucket is a time, not {other:?}"),
+        }
+    }
+
     /// The key that is a bucket of the event time.
-    fn time_bucket(&self) -> Option<&Expression> {
+    pub(super) fn time_bucket(&self) -> Option<&Expression> {
         self.keys.iter().find(|key| {
             matches!(key, Expression::Call(Operation::Truncate(..) | Operation::Bin(..), arguments)
                 if matches!(arguments[0], Expression::Column(AT, _)))
         })
     }
 
-    fn finish(&self, groups: &BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>>) -> Result<Vec<Vec<Expected>>, OutOfRange> {
+    fn finish(
+        &self,
+        groups: &BTreeMap<(usize, Vec<Key>), Vec<Vec<Value>>>,
+        finality: Option<&Reached>,
+    ) -> Result<Vec<Vec<Expected>>, OutOfRange> {
         let mut answer = vec![];
         // as in PostgreSQL, a condition on keys alone is looked at before any aggregate
         let early = self.having.as_ref().filter(|having| having.columns().iter().all(|slot| *slot < self.keys.len()));
@@ -353,7 +446,11 @@ impl ViewModel {
             }
             let values: Vec<Value> = slots.iter().map(|slot| slot.value.clone()).collect();
             if self.having.as_ref().is_none_or(|having| having.value(&values).truth() == Some(true)) {
-                let row: Vec<Expected> = self.columns.iter().map(|column| output(column, &slots, &values)).collect();
+                let mut row: Vec<Expected> =
+                    self.columns.iter().map(|column| output(column, &slots, &values)).collect();
+                if let Some(reached) = finality {
+                    row.push(Expected::exact(Value::Bool(self.is_final(*set, rows[0], reached))));
+                }
                 let times = if self.is_of_rows { rows.len() } else { 1 };
                 answer.extend(std::iter::repeat_n(row, times));
             }

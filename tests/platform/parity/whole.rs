@@ -28,8 +28,9 @@ use super::compare::compare;
 use super::event::{C, COLUMNS, Event, Flavor, K, Placed, pick, place};
 use super::fold::{check_bytes, fold_at_once, table};
 use super::generate::Generator;
+use super::late::{late_rows, reached};
 use super::value::{Kind, Value};
-use super::view::{Answer, DIMENSION, ViewModel};
+use super::view::{Answer, DIMENSION, Late, ViewModel};
 use crate::harness::{Client, Server, config, rows};
 
 const VIEWS: usize = 10;
@@ -56,7 +57,7 @@ const LAYERS: [&str; 3] = ["", "batch.", "speed."];
 
 impl World {
     fn random(rng: &mut ChaCha8Rng) -> Self {
-        let mut generator = Generator { rng: &mut *rng };
+        let mut generator = Generator { rng: &mut *rng, knows_log_time: false };
         let models = (0..VIEWS).map(|_| generator.view()).collect();
         let dimension = generator.dimension();
         Self { partitions: pick(rng, &[1, 2, 4, 7]), models, dimension, events: vec![] }
@@ -134,17 +135,63 @@ impl World {
             for name in [format!("v{number}"), format!("v{number}_never")] {
                 self.check(client, &name, model, &expected, moment).await;
             }
+            if model.has_finality() {
+                let reached = reached(&records, self.partitions);
+                let expected = model.answer_with(&records, &self.dimension, Some(&reached));
+                let kinds = [kinds(model), vec![Kind::Bool]].concat();
+                let sql = format!("SELECT *, window_final FROM v{number}");
+                self.check_query(client, &sql, &kinds, model, (&expected, moment)).await;
+            }
+            self.check_side(client, "", number, &records, moment).await;
+        }
+    }
+
+    /// The view with the late events of a view and of its twin.
+    async fn check_side(&self, client: &Client, layer: &str, number: usize, records: &[Placed], moment: &str) {
+        let model = &self.models[number];
+        if model.late != Late::Side {
+            return;
+        }
+        let mut columns: Vec<(&str, Kind)> = COLUMNS.iter().map(|(name, _, kind)| (*name, *kind)).collect();
+        if model.hides_time {
+            columns.pop();
+            columns.push(("_event_time", Kind::Time));
+        }
+        columns.extend([("_partition", Kind::Int), ("_offset", Kind::Int), ("_max_event_time", Kind::Time)]);
+        if model.join.is_some() {
+            columns.extend(DIMENSION.iter().map(|(name, _, kind)| (*name, *kind)));
+        }
+        let (names, kinds): (Vec<&str>, Vec<Kind>) = columns.into_iter().unzip();
+        let rows = late_rows(model, records, &self.dimension, &names);
+        let expected = Answer { rows: Ok(rows), counted: 0, late: 0, counted_late: 0 };
+        let mut views = vec![format!("{layer}v{number}_late")];
+        if layer.is_empty() {
+            views.push(format!("v{number}_never_late"));
+        }
+        for view in views {
+            let sql = format!("SELECT {} FROM {view}", names.join(", "));
+            self.check_query(client, &sql, &kinds, model, (&expected, moment)).await;
         }
     }
 
     async fn check(&self, client: &Client, name: &str, model: &ViewModel, expected: &Answer, moment: &str) {
-        let asked = json!({ "sql": format!("SELECT * FROM {name}"), "row_limit": 1_000_000 });
+        self.check_query(client, &format!("SELECT * FROM {name}"), &kinds(model), model, (expected, moment)).await;
+    }
+
+    async fn check_query(
+        &self,
+        client: &Client,
+        sql: &str,
+        kinds: &[Kind],
+        model: &ViewModel,
+        (expected, moment): (&Answer, &str),
+    ) {
+        let asked = json!({ "sql": sql, "row_limit": 1_000_000 });
         let context =
-            || format!("{moment}, {} events: {name} (late {}):\n{}", self.events.len(), model.late_sql(), model.sql());
+            || format!("{moment}, {} events: {sql} (late {}):\n{}", self.events.len(), model.late_sql(), model.sql());
         match (client.try_sql(asked).await, &expected.rows) {
             (Ok(answer), Ok(expected)) => {
-                let kinds: Vec<Kind> = model.columns.iter().map(super::expression::Expression::kind).collect();
-                let found: Vec<Vec<Value>> = rows(&answer).iter().map(|row| parse_row(row, &kinds)).collect();
+                let found: Vec<Vec<Value>> = rows(&answer).iter().map(|row| parse_row(row, kinds)).collect();
                 compare(&found, expected).unwrap_or_else(|difference| panic!("{}\n{difference}", context()));
             }
             (Err((_, problem)), Err(_)) => {
@@ -161,6 +208,15 @@ impl World {
         let explained = model.answer(&self.records(), &self.dimension).late > 0;
         let verdict = if explained { "explained" } else { "exact" };
         assert_eq!((&run["state"], &run["verdict"]), (&"succeeded".into(), &verdict.into()), "{}: {run}", model.sql());
+        if model.late == Late::Side {
+            let run = client.run(&format!("v{number}_late")).await;
+            assert_eq!(
+                (&run["state"], &run["verdict"]),
+                (&"succeeded".into(), &"exact".into()),
+                "{}: {run}",
+                model.sql()
+            );
+        }
     }
 
     /// After a run of everything: batch alone, speed alone and merged.
@@ -177,8 +233,13 @@ impl World {
                     self.check(client, &format!("{layer}v{number}_never"), model, never, "at the end").await;
                 }
             }
+            self.check_side(client, "batch.", number, &records, "at the end").await;
         }
     }
+}
+
+fn kinds(model: &ViewModel) -> Vec<Kind> {
+    model.columns.iter().map(super::expression::Expression::kind).collect()
 }
 
 fn parse_row(row: &Json, kinds: &[Kind]) -> Vec<Value> {

@@ -43,9 +43,6 @@ pub(crate) struct Plan {
     /// Things that clients do.
     pub(crate) steps: u32,
     pub(crate) bugs: Bugs,
-    /// A process may be about to publish when another one takes over. Off: publications are not fenced by their
-    /// owner yet (docs/adr/0013-simulation.md).
-    pub(crate) old_owners_publish: bool,
     /// For the first process.
     pub(crate) crash: Option<Crash>,
 }
@@ -227,6 +224,15 @@ impl Simulation {
     pub(super) fn tick(&mut self) -> Result<(), Violation> {
         let last = self.processes.len() - 1;
         let index = if last > 0 && self.rng.random_bool(0.4) { self.rng.random_range(0..last) } else { last };
+        self.tick_process(index)
+    }
+
+    /// The owner alone; whoever was the owner before is held up meanwhile.
+    pub(super) fn tick_owner(&mut self) -> Result<(), Violation> {
+        self.tick_process(self.processes.len() - 1)
+    }
+
+    fn tick_process(&mut self, index: usize) -> Result<(), Violation> {
         self.processes[index].settle();
         self.hear(index)?;
         if self.owner().is_ready() {
@@ -398,16 +404,20 @@ impl Simulation {
         }
     }
 
-    /// True if a run or a statement is under way.
-    pub(super) fn may_publish(&self) -> bool {
+    /// True if a run has written its batch view and has not published it.
+    pub(super) fn is_about_to_publish(&self) -> bool {
         let state = self.world.state();
-        let runs = state.objects.iter().filter(|(path, _)| path.starts_with("runs/"));
-        let is_open = |bytes: &[u8]| {
-            let run: Value = serde_json::from_slice(bytes).expect("a run document");
-            matches!(run["state"].as_str(), Some("queued" | "running"))
+        let seen = Seen::of(&state);
+        let run_of = |path: &String| {
+            let mut parts = path.split('/');
+            let view = parts.nth(1)?.parse::<Uuid>().ok()?;
+            (parts.next()? == "runs").then_some(())?;
+            Some((view, parts.next()?.parse::<u64>().ok()?))
         };
-        runs.into_iter().any(|(_, bytes)| is_open(bytes))
-            || self.calls.values().any(|(_, asked)| matches!(asked, Asked::Other))
+        let made = state.objects.keys().filter(|path| path.starts_with("views/")).filter_map(run_of);
+        let is_published =
+            |(view, run): &(Uuid, u64)| seen.manifests.get(view).is_some_and(|all| all.iter().any(|m| m.run == *run));
+        made.into_iter().any(|run| !is_published(&run))
     }
 
     /// Runs of a view that were ever published.

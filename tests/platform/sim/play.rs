@@ -9,6 +9,9 @@ use super::driver::{Asked, Plan, Report, Simulation};
 use super::link::Weather;
 use super::world::Violation;
 
+/// A run that was begun has its batch view after so many steps, unless the weather is bad.
+const TICKS_OF_A_RUN: u32 = 150;
+
 /// Plays a seed.
 ///
 /// # Errors
@@ -132,18 +135,33 @@ impl Simulation {
         Ok(())
     }
 
-    /// Another owner takes over while there is something to do for both.
+    /// Another owner takes over while there is something to do for both: in the middle of a run, of a rollback, of a
+    /// statement, whose effects are not the new owner's.
     fn fork_under_load(&mut self) -> Result<(), Violation> {
-        if self.plan.old_owners_publish {
-            let view = ["totals", "windows"][self.rng.random_range(0..2)];
-            self.run(view, "full");
-        }
+        match self.rng.random_range(0..8) {
+            0 => self.roll_back(),
+            1 => self.create_later(),
+            2 => self.sql(Asked::Other, "DROP MATERIALIZED VIEW later"),
+            _ => {
+                let view = ["totals", "windows"][self.rng.random_range(0..2)];
+                self.run(view, "full")
+            }
+        };
         self.send_events();
-        for _ in 0..self.rng.random_range(0..12) {
+        let (ticks, waits) = (self.rng.random_range(0..60), self.rng.random_bool(0.5));
+        for _ in 0..ticks {
             self.tick()?;
         }
-        if self.plan.old_owners_publish || !self.may_publish() {
-            self.fork();
+        for _ in 0..TICKS_OF_A_RUN {
+            if !waits || self.is_about_to_publish() {
+                break;
+            }
+            self.tick()?;
+        }
+        self.fork();
+        // how far the new one is when the old one goes on
+        for _ in 0..self.rng.random_range(0..80) {
+            self.tick_owner()?;
         }
         Ok(())
     }

@@ -74,7 +74,11 @@ impl Seen {
                 self.deltas.insert((header.first_checkpoint, header.last_checkpoint), header);
             }
             ["views", view, "manifests", _] => {
-                self.manifests.entry(id(view)).or_default().push(json(path, bytes));
+                let manifest: Manifest = json(path, bytes);
+                // an owner's claim on a view without one names no batch view
+                if manifest.has_batch_view() {
+                    self.manifests.entry(id(view)).or_default().push(manifest);
+                }
             }
             ["views", view, "certificates", name] => {
                 let certificate: Value = json(path, bytes);
@@ -91,7 +95,7 @@ impl Seen {
     fn commit(&mut self, bytes: &Bytes) {
         for line in std::str::from_utf8(bytes).expect("a commit is text").lines() {
             let action: Value = serde_json::from_str(line).expect("a commit is lines of JSON");
-            if let Some(transaction) = action.get("txn") {
+            if let Some(transaction) = action.get("txn").filter(|transaction| transaction["appId"] != "bifold/owner") {
                 let partition = transaction["appId"].as_str().and_then(|id| id.rsplit('/').next()?.parse().ok());
                 let end = transaction["version"].as_u64().expect("an end");
                 let partition = partition.expect("a partition");
@@ -111,10 +115,17 @@ impl Seen {
         self.manifests.get(&view).and_then(|manifests| manifests.last())
     }
 
-    /// The chain: from the oldest delta on, always the longest that begins where the last one ended.
+    /// The chain: from the oldest delta on that leads to the newest. An owner's claim stays where it is.
     pub(crate) fn chain(&self) -> Vec<&DeltaHeader> {
+        let newest = self.deltas.keys().map(|(_, last)| *last).max();
+        let mut chains = self.deltas.keys().map(|(first, _)| self.chain_from(*first));
+        let leads_on = |chain: &Vec<&DeltaHeader>| chain.last().map(|delta| delta.last_checkpoint) == newest;
+        chains.find(leads_on).unwrap_or_default()
+    }
+
+    /// Always the longest that begins where the last one ended.
+    fn chain_from(&self, mut next: u64) -> Vec<&DeltaHeader> {
         let mut chain: Vec<&DeltaHeader> = vec![];
-        let Some((mut next, _)) = self.deltas.keys().next().copied() else { return chain };
         while let Some((_, header)) = self.deltas.range((next, 0)..(next + 1, 0)).next_back() {
             next = header.last_checkpoint + 1;
             chain.push(header);

@@ -66,6 +66,9 @@ impl ObjectStore for SimulatedStore {
             self.0.world.state().note_delta(at.as_ref(), &bytes, &barriers);
         }
         let fate = self.begin(if is_new { "create" } else { "put" }, at.as_ref()).await?;
+        if self.0.world.bugs.forgets_claims && self.0.world.state().is_claim(at.as_ref(), &bytes) {
+            return Self::end(fate, Ok(PutResult { e_tag: None, version: None }));
+        }
         if self.0.world.bugs.skips_the_fence {
             options.mode = PutMode::Overwrite;
         }

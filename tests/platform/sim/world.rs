@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use parking_lot::{Mutex, MutexGuard};
+use schemas::documents::manifest::Manifest;
 use schemas::{Cut, Partition};
 use storage::clock::ManualClock;
 use storage::deltas;
@@ -25,6 +26,9 @@ pub(crate) struct Bugs {
     pub(crate) skips_the_fence: bool,
     /// A run gets the log's head for its cut at once: nothing is checkpointed, and no barrier is there.
     pub(crate) publishes_before_the_barrier: bool,
+    /// The store says that an owner's claims on publications are written, and does not write them: an older owner
+    /// may publish.
+    pub(crate) forgets_claims: bool,
     /// The log acknowledges, and shows to readers, what is not yet on its disk.
     pub(crate) acknowledges_before_the_fsync: bool,
 }
@@ -197,6 +201,17 @@ impl State {
         if before.is_some_and(|before| before != bytes) {
             self.overwritten.push(path.to_owned());
         }
+    }
+
+    /// True for a manifest that names no other batch view than one that is there: an owner's claim.
+    pub(crate) fn is_claim(&self, path: &str, bytes: &Bytes) -> bool {
+        let Some((folder, _)) = path.rsplit_once('/').filter(|(folder, _)| folder.ends_with("/manifests")) else {
+            return false;
+        };
+        let manifest = |bytes: &[u8]| serde_json::from_slice::<Manifest>(bytes).expect("a manifest");
+        let claim = manifest(bytes);
+        let mut others = self.objects.iter().filter(|(other, _)| other.starts_with(folder));
+        !claim.has_batch_view() || others.any(|(_, other)| manifest(other).is_same_publication(&claim))
     }
 
     /// A delta that is about to be written: whoever wins, its content is a function of its range.

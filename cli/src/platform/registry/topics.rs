@@ -59,6 +59,7 @@ impl Registry {
             topic_id: known.as_ref().map(|known| known.topic_id),
             tail_bytes_max: self.parts.limits.log_tail_bytes_max,
             queue_bytes_max: self.parts.limits.ingest_bytes_in_flight_max,
+            tails: Some(Arc::clone(&self.parts.tails)),
         };
         let (topic, incarnation) = (config.topic.clone(), stream.incarnation);
         let log =
@@ -76,6 +77,10 @@ struct Backlog(Weak<Registry>);
 impl Backlogs for Backlog {
     fn backlog(&self, stream: Uuid) -> Option<BacklogSize> {
         self.0.upgrade()?.backlog(stream)
+    }
+
+    fn chain_bytes(&self, stream: Uuid) -> u64 {
+        self.0.upgrade().map_or(0, |registry| registry.chain_bytes(stream))
     }
 }
 

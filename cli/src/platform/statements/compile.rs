@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use operators::{StaticTable, View, ViewSource};
 use schemas::problem::did_you_mean;
-use schemas::statement::CreateView;
+use schemas::statement::{CreateView, place_of};
 use schemas::{Catalog, Code, Problem, StreamDef, TableDef};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::tokenizer::{Token, Tokenizer};
@@ -47,7 +47,7 @@ pub(super) fn compile(
             Err(problem) => problems.push(problem),
         }
     }
-    Err(which_problem(problems, &candidates, catalog, &words).in_text(text))
+    Err(which_problem(problems, &candidates, catalog, (create, &words)).in_text(text))
 }
 
 /// A view that may be created.
@@ -63,6 +63,13 @@ pub(super) struct Compiled {
 struct Unplaced(Problem);
 
 impl Unplaced {
+    /// A problem of the view's `SELECT`, where a name stands in it.
+    fn at_name(mut problem: Problem, create: &CreateView, name: &str) -> Self {
+        let place = [name, "JOIN", "FROM"].into_iter().find_map(|construct| place_of(&create.sql, construct));
+        problem.position = place.map(|place| place.within(create.sql_position));
+        Self(problem)
+    }
+
     fn in_text(self, text: &str) -> Problem {
         match self.0.position {
             Some(position) if !self.0.detail.contains('^') => self.0.at(text, position),
@@ -75,28 +82,26 @@ fn which_problem(
     problems: Vec<Problem>,
     candidates: &[&StreamDef],
     catalog: &Catalog,
-    words: &BTreeSet<String>,
+    (create, words): (&CreateView, &BTreeSet<String>),
 ) -> Unplaced {
     if candidates.len() > 1 && problems.iter().all(|problem| problem.code == Code::NotFound) {
         let names: Vec<&str> = candidates.iter().map(|stream| stream.name.as_str()).collect();
         let detail = format!(
-            "a view over the streams {} at once cannot be merged: a record may meet its partner on the other side of a cut",
+            "a join of the streams {} cannot be merged: a record may meet its partner on the other side of a cut",
             names.join(" and ")
         );
-        return Unplaced(
-            Problem::new(Code::NotMergeable, detail)
-                .with_hint("make a view of each stream and join the views in the query"),
-        );
+        let problem = Problem::new(Code::NotMergeable, detail)
+            .with_hint("make a view of each stream and join the views in the query");
+        return Unplaced::at_name(problem, create, &format!("JOIN {}", names[names.len() - 1]));
     }
     let better = problems.iter().position(|problem| problem.code != Code::NotFound).unwrap_or(0);
     if let Some(problem) = problems.into_iter().nth(better) {
         return Unplaced(problem);
     }
     if let Some(view) = catalog.views.iter().find(|view| words.contains(&view.name)) {
-        return Unplaced(
-            Problem::new(Code::NotMergeable, format!("a view over the view {} is not supported", view.name))
-                .with_hint("create the view over the stream, or aggregate over the view in the query"),
-        );
+        let problem = Problem::new(Code::NotMergeable, format!("a view over the view {} is not supported", view.name))
+            .with_hint("create the view over the stream, or aggregate over the view in the query");
+        return Unplaced::at_name(problem, create, &view.name);
     }
     let known: Vec<&str> = catalog.streams.iter().map(|stream| stream.name.as_str()).collect();
     let close = words.iter().find_map(|word| did_you_mean(word, known.iter().copied()));
@@ -105,7 +110,7 @@ fn which_problem(
         None if known.is_empty() => "create a stream first: CREATE STREAM …".to_owned(),
         None => format!("there are: {}", known.join(", ")),
     };
-    Unplaced(Problem::new(Code::NotFound, NO_STREAM).with_hint(hint))
+    Unplaced::at_name(Problem::new(Code::NotFound, NO_STREAM).with_hint(hint), create, "FROM")
 }
 
 fn words_of(sql: &str) -> BTreeSet<String> {

@@ -9,7 +9,7 @@ use operators::StaticTable;
 use schemas::documents::run::{RunKind, RunTrigger};
 use schemas::limits::PARTITIONS_MAX;
 use schemas::statement::{CreateStream, CreateTable, CreateView, ObjectKind};
-use schemas::{Catalog, Code, Cut, LogKind, Problem, StreamDef, TableDef, TableJoin, ViewDef};
+use schemas::{Catalog, Code, Cut, LatePolicy, LogKind, Problem, StreamDef, TableDef, TableJoin, ViewDef};
 use serving::parts::StatementAnswer;
 use storage::kafka::describe;
 use storage::layers::Runs;
@@ -108,13 +108,13 @@ fn check_replaceable(old: &TableDef, create: &CreateTable, catalog: &Catalog) ->
         .with_hint("DROP these views first; a table that is to change is created WITH (join = 'late')"))
 }
 
-/// A view that may be created, compiled over its stream.
+/// A view that may be created, compiled over its stream; behind it the one with its late events, if it diverts them.
 pub(super) fn check_view(
     create: &CreateView,
     text: &str,
     catalog: &Catalog,
     rows_of: &dyn Fn(&TableDef) -> Option<StaticTable>,
-) -> Result<Checked<Compiled>, Problem> {
+) -> Result<Checked<Vec<NewView>>, Problem> {
     if let Some(existing) = catalog.view(&create.name).filter(|_| create.or_replace && !create.if_not_exists) {
         if existing.sql == create.sql && existing.refresh == create.refresh {
             return Ok(Checked::Done(message(format!("view {} is unchanged", create.name))));
@@ -126,7 +126,30 @@ pub(super) fn check_view(
         return Ok(Checked::Done(answer));
     }
     batch::schedule::validate(&create.refresh)?;
-    compile(create, text, catalog, rows_of).map(Checked::New)
+    let compiled = compile(create, text, catalog, rows_of)?;
+    let side = side_of(create, &compiled);
+    let mut views = vec![NewView { create: create.clone(), compiled }];
+    if let Some(create) = side {
+        check_name(catalog, ObjectKind::View, &create.name, false)?;
+        let compiled = compile(&create, text, catalog, rows_of)?;
+        views.push(NewView { create, compiled });
+    }
+    Ok(Checked::New(views))
+}
+
+/// The view with the late events of a view that diverts them.
+fn side_of(create: &CreateView, compiled: &Compiled) -> Option<CreateView> {
+    (compiled.view.late_policy() == LatePolicy::Side).then(|| CreateView {
+        name: LatePolicy::side_of(&create.name),
+        late: Some(LatePolicy::Only),
+        ..create.clone()
+    })
+}
+
+/// A view that may be created.
+pub(super) struct NewView {
+    pub(super) create: CreateView,
+    pub(super) compiled: Compiled,
 }
 
 /// A view as the catalogue has it.
@@ -148,7 +171,7 @@ pub(super) fn view_def(create: &CreateView, compiled: &Compiled, id: Uuid, from:
 }
 
 /// Nothing for a free name; an answer for one that may be taken by the same kind of thing.
-fn check_name(
+pub(super) fn check_name(
     catalog: &Catalog,
     kind: ObjectKind,
     name: &str,
@@ -158,6 +181,7 @@ fn check_name(
         ObjectKind::Stream => catalog.stream(name).is_some(),
         ObjectKind::Table => catalog.table(name).is_some(),
         ObjectKind::View => catalog.view(name).is_some(),
+        ObjectKind::Sink => catalog.sink(name).is_some(),
     };
     match (catalog.is_taken(name), if_not_exists && is_same_kind) {
         (false, _) => Ok(None),
@@ -247,11 +271,48 @@ impl StatementService {
         let rows_of = |def: &TableDef| self.registry.table_version(def).map(|table| StaticTable::clone(&table));
         match check_view(create, text, &self.registry.parts.catalog.current(), &rows_of)? {
             Checked::Done(answer) => Ok(answer),
-            Checked::New(compiled) => self.add_view(create, compiled).await,
+            Checked::New(views) => self.add_views(views).await,
         }
     }
 
-    async fn add_view(&self, create: &CreateView, compiled: Compiled) -> Result<StatementAnswer, Problem> {
+    /// Adds views to the catalogue in one step: a view and the one with its late events are there together.
+    async fn add_views(&self, views: Vec<NewView>) -> Result<StatementAnswer, Problem> {
+        let parts = &self.registry.parts;
+        let mut folded = vec![];
+        for new in &views {
+            match self.fold_from_now_on(new) {
+                Ok(def) => folded.push(def),
+                Err(problem) => {
+                    self.fold_no_longer(&folded);
+                    return Err(problem);
+                }
+            }
+        }
+        let added = folded.clone();
+        let updated = parts.catalog.update(|catalog| {
+            catalog.views.extend(added);
+            catalog.views.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(())
+        });
+        if let Err(problem) = updated.await {
+            self.fold_no_longer(&folded);
+            return Err(problem);
+        }
+        let mut texts = vec![];
+        for (new, def) in views.into_iter().zip(folded) {
+            let Compiled { stream, view, tables, .. } = new.compiled;
+            self.registry.add_view(BatchView { def: def.clone(), stream: Arc::new(stream), view, tables });
+            texts.push(format!("created view {}", def.name));
+            if def.from.total() > 0 && !def.with_no_data {
+                let run = self.runs.start(&def.name, RunKind::Full, RunTrigger::History).await?;
+                texts.push(format!("run {} computes its history of {} records", run.id, def.from.total()));
+            }
+        }
+        Ok(message(texts.join("; ")))
+    }
+
+    /// Has the speed layer fold a view that nobody sees yet.
+    fn fold_from_now_on(&self, NewView { create, compiled }: &NewView) -> Result<ViewDef, Problem> {
         let parts = &self.registry.parts;
         let missing = || {
             let detail = format!("stream {} is not open", compiled.stream.name);
@@ -261,25 +322,15 @@ impl StatementService {
         let speed = parts.speed.stream(compiled.stream.id).ok_or_else(missing)?;
         let id = Uuid::now_v7();
         let from = speed.add_view(id, &compiled.view)?;
-        let def = view_def(create, &compiled, id, from.clone(), parts.clock.now_us());
-        let added = def.clone();
-        let updated = parts.catalog.update(|catalog| {
-            catalog.views.push(added);
-            catalog.views.sort_by(|a, b| a.name.cmp(&b.name));
-            Ok(())
-        });
-        if let Err(problem) = updated.await {
-            speed.remove_view(id);
-            return Err(problem);
+        Ok(view_def(create, compiled, id, from, parts.clock.now_us()))
+    }
+
+    fn fold_no_longer(&self, views: &[ViewDef]) {
+        for def in views {
+            if let Some(speed) = self.registry.parts.speed.stream(def.stream) {
+                speed.remove_view(def.id);
+            }
         }
-        let Compiled { stream, view, tables, .. } = compiled;
-        self.registry.add_view(BatchView { def, stream: Arc::new(stream), view, tables });
-        let mut text = format!("created view {}", create.name);
-        if from.total() > 0 && !create.with_no_data {
-            let run = self.runs.start(&create.name, RunKind::Full, RunTrigger::History).await?;
-            text = format!("{text}; run {} computes its history of {} records", run.id, from.total());
-        }
-        Ok(message(text))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `DROP`: refused while something depends on it.
 
 use schemas::statement::ObjectKind;
-use schemas::{Catalog, Code, LogKind, Problem, StreamDef, ViewDef};
+use schemas::{Catalog, Code, LatePolicy, LogKind, Problem, StreamDef, ViewDef};
 use serving::parts::StatementAnswer;
 use storage::deltas::DeltaStore;
 use storage::kafka::delete_topics;
@@ -21,6 +21,7 @@ impl StatementService {
             ObjectKind::Stream => self.drop_stream(name).await?,
             ObjectKind::Table => self.drop_table(name).await?,
             ObjectKind::View => self.drop_view(name).await?,
+            ObjectKind::Sink => self.drop_sink(name).await?,
         }
         Ok(message(format!("dropped {} {name}", word(kind))))
     }
@@ -82,29 +83,51 @@ impl StatementService {
         Ok(())
     }
 
+    /// Removes a view, and the one with its late events.
     async fn drop_view(&self, name: &str) -> Result<(), Problem> {
-        use storage::layers::Runs;
         let parts = &self.registry.parts;
-        for run in self.runs.runs(Some(name), usize::MAX).await? {
+        let side = side_of(&parts.catalog.current(), name).map(|side| side.name.clone());
+        let names: Vec<&str> = std::iter::once(name).chain(side.as_deref()).collect();
+        for name in &names {
+            self.cancel_runs(name).await?;
+        }
+        let removed = parts.catalog.update(|catalog| {
+            let (removed, kept): (Vec<ViewDef>, _) =
+                std::mem::take(&mut catalog.views).into_iter().partition(|view| names.contains(&view.name.as_str()));
+            catalog.views = kept;
+            Ok(removed)
+        });
+        for view in removed.await? {
+            self.registry.remove_view(view.id);
+            if let Some(speed) = parts.speed.stream(view.stream) {
+                speed.remove_view(view.id);
+            }
+            if let Err(error) = parts.store.delete_below(&paths::view(view.id)).await {
+                tracing::warn!(view = view.name, %error, "files of a dropped view were not removed");
+            }
+        }
+        Ok(())
+    }
+
+    async fn cancel_runs(&self, view: &str) -> Result<(), Problem> {
+        use storage::layers::Runs;
+        for run in self.runs.runs(Some(view), usize::MAX).await? {
             if !run.state.is_final() {
                 // it may have ended in between
                 let _ = self.runs.cancel(run.id).await;
             }
         }
-        let removed = parts.catalog.update(|catalog| {
-            let index = catalog.views.iter().position(|view| view.name == name);
-            Ok(index.map(|index| catalog.views.remove(index)))
-        });
-        let Some(view) = removed.await? else { return Ok(()) };
-        self.registry.remove_view(view.id);
-        if let Some(speed) = parts.speed.stream(view.stream) {
-            speed.remove_view(view.id);
-        }
-        if let Err(error) = parts.store.delete_below(&paths::view(view.id)).await {
-            tracing::warn!(view = name, %error, "files of a dropped view were not removed");
-        }
         Ok(())
     }
+}
+
+/// The view that was made beside a view, with its late events.
+pub(super) fn side_of<'a>(catalog: &'a Catalog, name: &str) -> Option<&'a ViewDef> {
+    let view = catalog.view(name)?;
+    let policy = view.late.or_else(|| catalog.stream_by_id(view.stream).map(|stream| stream.late));
+    let side = catalog.view(&LatePolicy::side_of(name)).filter(|_| policy == Some(LatePolicy::Side))?;
+    let is_own = side.late == Some(LatePolicy::Only) && side.stream == view.stream && side.sql == view.sql;
+    is_own.then_some(side)
 }
 
 /// Nothing for what may be dropped; an answer where there is nothing to drop.
@@ -118,6 +141,7 @@ pub(super) fn check_drop(
         ObjectKind::Stream => catalog.stream(name).is_some(),
         ObjectKind::Table => catalog.table(name).is_some(),
         ObjectKind::View => catalog.view(name).is_some(),
+        ObjectKind::Sink => catalog.sink(name).is_some(),
     };
     match (exists, if_exists) {
         (true, _) => check_unused(catalog, kind, name).map(|()| None),
@@ -127,11 +151,25 @@ pub(super) fn check_drop(
 }
 
 fn check_unused(catalog: &Catalog, kind: ObjectKind, name: &str) -> Result<(), Problem> {
+    if kind == ObjectKind::View
+        && let Some(main) =
+            catalog.views.iter().find(|view| side_of(catalog, &view.name).is_some_and(|s| s.name == name))
+    {
+        let detail = format!("view {name} has the late events of view {}", main.name);
+        return Err(Problem::new(Code::InUse, detail).with_hint(format!("DROP {}: both are dropped then", main.name)));
+    }
     let uses = |view: &&ViewDef| match kind {
         ObjectKind::Stream => catalog.stream(name).is_some_and(|stream| view.stream == stream.id),
         ObjectKind::Table => catalog.table(name).is_some_and(|table| view.tables.iter().any(|(id, _)| *id == table.id)),
-        ObjectKind::View => false,
+        ObjectKind::View | ObjectKind::Sink => false,
     };
+    if let Some(view) = catalog.view(name).filter(|_| kind == ObjectKind::View) {
+        let sinks: Vec<&str> = catalog.sinks_of(view.id).map(|sink| sink.name.as_str()).collect();
+        if !sinks.is_empty() {
+            let detail = format!("view {name} has sinks: {}", sinks.join(", "));
+            return Err(Problem::new(Code::InUse, detail).with_hint("DROP SINK these first"));
+        }
+    }
     let users: Vec<&str> = catalog.views.iter().filter(uses).map(|view| view.name.as_str()).collect();
     if users.is_empty() {
         return Ok(());
@@ -146,5 +184,6 @@ pub(super) fn word(kind: ObjectKind) -> &'static str {
         ObjectKind::Stream => "stream",
         ObjectKind::Table => "table",
         ObjectKind::View => "view",
+        ObjectKind::Sink => "sink",
     }
 }

@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 
 use operators::StaticTable;
-use schemas::statement::{CreateStream, CreateTable, CreateView, ObjectKind, Placed, Statement};
+use schemas::statement::{CreateSink, CreateStream, CreateTable, CreateView, ObjectKind, Placed, Statement};
 use schemas::{Catalog, Code, Cut, Problem, TableDef};
 use serving::parts::{Rehearsal, StatementAnswer};
 use uuid::Uuid;
 
 use super::super::static_tables;
 use super::compile::lacks_its_stream;
-use super::create::{Checked, check_stream, check_table, check_view, view_def};
-use super::drop::{check_drop, word};
+use super::create::{Checked, NewView, check_stream, check_table, check_view, view_def};
+use super::drop::{check_drop, side_of, word};
 use super::show::{known_view, show, show_create, unknown};
+use super::sinks::check_sink;
 use super::{StatementService, message};
 
 /// The catalogue as the script would have made it so far, and the rows of the tables that it made.
@@ -69,16 +70,32 @@ impl<'a> Rehearsed<'a> {
         };
         match check_view(create, text, &self.catalog, &rows_of) {
             Ok(Checked::Done(answer)) => Ok(answer),
-            Ok(Checked::New(compiled)) => {
-                let def = view_def(create, &compiled, Uuid::now_v7(), Cut::default(), self.now_us());
-                self.catalog.views.push(def);
-                Ok(message(format!("would create view {}", create.name)))
+            Ok(Checked::New(views)) => {
+                let mut texts = vec![];
+                for NewView { create, compiled } in &views {
+                    let def = view_def(create, compiled, Uuid::now_v7(), Cut::default(), self.now_us());
+                    texts.push(format!("would create view {}", def.name));
+                    self.catalog.views.push(def);
+                }
+                Ok(message(texts.join("; ")))
             }
             // another script of the same folder may be the one that creates it
             Err(problem) if lacks_its_stream(&problem) => {
                 Ok(message(format!("would create view {} (its stream is not there yet: not checked)", create.name)))
             }
             Err(problem) => Err(problem),
+        }
+    }
+
+    fn create_sink(&mut self, create: &CreateSink, text: &str) -> Result<StatementAnswer, Problem> {
+        let registry = &self.service.registry;
+        let compiled = |id| serving::parts::Views::view(registry.as_ref(), id);
+        match check_sink(create, text, &self.catalog, compiled, self.now_us())? {
+            Checked::Done(answer) => Ok(answer),
+            Checked::New(sink) => {
+                self.catalog.sinks.push(sink);
+                Ok(message(format!("would create sink {}", create.name)))
+            }
         }
     }
 
@@ -89,7 +106,11 @@ impl<'a> Rehearsed<'a> {
         match kind {
             ObjectKind::Stream => self.catalog.streams.retain(|stream| stream.name != name),
             ObjectKind::Table => self.catalog.tables.retain(|table| table.name != name),
-            ObjectKind::View => self.catalog.views.retain(|view| view.name != name),
+            ObjectKind::View => {
+                let side = side_of(&self.catalog, name).map(|side| side.id);
+                self.catalog.views.retain(|view| view.name != name && Some(view.id) != side);
+            }
+            ObjectKind::Sink => self.catalog.sinks.retain(|sink| sink.name != name),
         }
         Ok(message(format!("would drop {} {name}", word(kind))))
     }
@@ -101,6 +122,7 @@ impl Rehearsal for Rehearsed<'_> {
             Statement::CreateStream(create) => self.create_stream(create),
             Statement::CreateTable(create) => self.create_table(create, files),
             Statement::CreateView(create) => self.create_view(create, &placed.text),
+            Statement::CreateSink(create) => self.create_sink(create, &placed.text),
             Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists),
             Statement::Refresh { name, .. } | Statement::Rollback { name, .. } => {
                 known_view(&self.catalog, name)?;

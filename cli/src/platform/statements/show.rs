@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use schemas::problem::did_you_mean;
 use schemas::show_create;
 use schemas::statement::ObjectKind;
-use schemas::{Catalog, Code, Problem, ViewDef};
+use schemas::{Catalog, Code, Problem, SinkDef, ViewDef};
 use serving::parts::StatementAnswer;
 
 use super::drop::word;
@@ -30,6 +30,14 @@ pub(in crate::platform) fn show(catalog: &Catalog, kind: ObjectKind) -> Result<S
                 [view.name.clone(), format!("over {}", stream.unwrap_or_default())]
             })
             .collect(),
+        ObjectKind::Sink => catalog
+            .sinks
+            .iter()
+            .map(|sink| {
+                let (view, place) = (view_of(catalog, sink), sink.target.place());
+                [sink.name.clone(), format!("{} of {view} to {place}", sink.mode.as_str())]
+            })
+            .collect(),
     };
     table(&["name", "about"], &rows)
 }
@@ -44,9 +52,15 @@ pub(in crate::platform) fn show_create(
         ObjectKind::Stream => catalog.stream(name).map(show_create::stream_sql),
         ObjectKind::Table => catalog.table(name).map(show_create::table_sql),
         ObjectKind::View => catalog.view(name).map(show_create::view_sql),
+        ObjectKind::Sink => catalog.sink(name).map(|sink| show_create::sink_sql(sink, view_of(catalog, sink))),
     };
     let sql = sql.ok_or_else(|| unknown(catalog, kind, name))?;
     table(&["name", "sql"], &[[name.to_owned(), sql]])
+}
+
+/// The name of a sink's view.
+fn view_of<'a>(catalog: &'a Catalog, sink: &SinkDef) -> &'a str {
+    catalog.view_by_id(sink.view).map(|view| view.name.as_str()).unwrap_or_default()
 }
 
 /// The view of that name.
@@ -60,6 +74,7 @@ pub(super) fn unknown(catalog: &Catalog, kind: ObjectKind, name: &str) -> Proble
         ObjectKind::Stream => catalog.streams.iter().map(|stream| stream.name.as_str()).collect(),
         ObjectKind::Table => catalog.tables.iter().map(|table| table.name.as_str()).collect(),
         ObjectKind::View => catalog.views.iter().map(|view| view.name.as_str()).collect(),
+        ObjectKind::Sink => catalog.sinks.iter().map(|sink| sink.name.as_str()).collect(),
     };
     let problem = Problem::new(Code::NotFound, format!("there is no {} {name}", word(kind)));
     match did_you_mean(name, known.iter().copied()) {

@@ -286,6 +286,20 @@ mod tests {
         out
     }
 
+    /// Merged codes leave room for more of them than a small sketch keeps; nobody counts those that are added then.
+    #[test]
+    fn a_state_has_registers_also_where_there_was_room_for_codes() {
+        let mut merged = Sketch::default();
+        merged.merge(&state(sketch(0..600))).unwrap();
+        merged.merge(&state(sketch(300..900))).unwrap();
+        (900..1_100_i64).for_each(|value| {
+            merged.insert(value.hash(1));
+        });
+        let written = state(merged);
+        assert_eq!(written[0], DENSE);
+        assert!(written == state(sketch(0..1_100)));
+    }
+
     /// A vector may have room for more codes than a small sketch keeps: its state must not show that.
     #[test]
     fn a_state_is_that_of_its_merge_around_the_change_to_registers() {

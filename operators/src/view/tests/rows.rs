@@ -125,7 +125,7 @@ const VIEWS: [&str; 11] = [
 #[rstest]
 fn pieces_of_arrays_and_rows_give_the_same_bytes(
     #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)] view: usize,
-    #[values(LatePolicy::Include, LatePolicy::Drop)] late: LatePolicy,
+    #[values(LatePolicy::Include, LatePolicy::Drop, LatePolicy::Only)] late: LatePolicy,
 ) {
     let view = compile_posts(VIEWS[view], late).unwrap_or_else(|e| panic!("{}", e.text()));
     let (whole, whole_counts) = fold(&view, 300, false);
@@ -135,6 +135,50 @@ fn pieces_of_arrays_and_rows_give_the_same_bytes(
         assert_eq!(states.columns(), whole.columns(), "pieces of {piece}");
         assert_eq!(counts, whole_counts, "pieces of {piece}");
     }
+}
+
+/// What a view of rows leaves out is what the one beside it has: together they are all rows, under the same names. (R-057)
+#[rstest]
+fn rows_that_are_left_out_are_on_the_side(#[values(5, 7, 8, 9, 10)] view: usize) {
+    let views = [LatePolicy::Include, LatePolicy::Side, LatePolicy::Only]
+        .map(|late| compile_posts(VIEWS[view], late).unwrap_or_else(|e| panic!("{}", e.text())));
+    let [(all, _), (kept, left_out), (side, counted)] = views.each_ref().map(|view| fold(view, 300, false));
+    assert!(kept.num_rows() > 0 && side.num_rows() > 0);
+    assert_eq!(kept.num_rows() + side.num_rows(), all.num_rows());
+    assert_eq!((left_out.late, counted.late), (counted.counted, 0));
+    assert_eq!(views[0].output_schema(), views[2].output_schema());
+}
+
+/// A new version of a table changes any row, and a row without a group is in no window of its own: neither is ever
+/// final. The late events beside a view are those of the stream, whatever the table says. (R-057, R-062)
+#[test]
+fn rows_and_tables_that_change_are_never_final() {
+    let sql = "SELECT label, window_start, count(*) AS c FROM TUMBLE(s, at, INTERVAL '1 minute') AS s \
+               JOIN t ON s.k = t.code GROUP BY label, window_start";
+    let view = |late, is_late| {
+        let table = StaticTable { is_late, ..table(1, &[("a", "one"), ("b", "two")]) };
+        compile_with(sql, late, &[table]).unwrap_or_else(|e| panic!("{}", e.text()))
+    };
+    assert!(view(LatePolicy::Include, false).has_final_windows());
+    assert!(!view(LatePolicy::Include, true).has_final_windows());
+    assert!(!compile("SELECT k, window_start FROM TUMBLE(s, at, INTERVAL '1 minute')").has_final_windows());
+    let has_label = |view: &View| view.output_schema().column_with_name("label").is_some();
+    assert!(has_label(&view(LatePolicy::Only, false)));
+    assert!(!has_label(&view(LatePolicy::Only, true)) && view(LatePolicy::Only, true).dimension_table().is_none());
+}
+
+/// A name of the user's under that of the number of a row is not taken for it.
+#[test]
+fn the_name_of_the_number_is_refused() {
+    for sql in [
+        "SELECT n AS _ordinal, k FROM (SELECT * FROM s) AS q",
+        "SELECT count(*) AS c FROM (SELECT n AS _ordinal FROM s) AS q GROUP BY _ordinal",
+    ] {
+        let text = compile_posts(sql, LatePolicy::Include).expect_err("refused").text();
+        assert!(text.contains("_ordinal is the name of a column of the platform"), "{text}");
+    }
+    let view = compile_posts("SELECT n AS _own, k FROM s", LatePolicy::Include).unwrap();
+    assert_eq!(view.output_schema().fields().len(), 2, "what is the user's is kept");
 }
 
 #[test]

@@ -137,6 +137,8 @@ fn types(#[case] text: &str, #[case] sql_type: SqlType) {
 #[case::every_number("REFRESH EVERY 1 DAY", Refresh::Every { interval_us: 24 * HOUR }, None)]
 #[case::every_short("REFRESH EVERY 2h", Refresh::Every { interval_us: 2 * HOUR }, None)]
 #[case::late("WITH (late = 'drop')", Refresh::Manual, Some(LatePolicy::Drop))]
+#[case::side("WITH (late = 'side')", Refresh::Manual, Some(LatePolicy::Side))]
+#[case::only("WITH (late = only)", Refresh::Manual, Some(LatePolicy::Only))]
 #[case::both("REFRESH NEVER WITH (late = include)", Refresh::Never, Some(LatePolicy::Include))]
 #[case::turned("WITH (late = 'include') REFRESH NEVER", Refresh::Never, Some(LatePolicy::Include))]
 #[case::cron("REFRESH CRON '*/5 1-3 * * MON#1'", cron("*/5 1-3 * * MON#1", "UTC"), None)]

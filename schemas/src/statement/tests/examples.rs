@@ -26,6 +26,7 @@ use super::all;
     &["orders"],
     &["orders_per_hour", "orders_per_hour_final"]
 )]
+#[case::page_views(include_str!("../../../examples/page_views.sql"), &["page_views"], &["page_views_per_minute", "busy_pages"])]
 #[case::ads(include_str!("../../../examples/ads.sql"), &["events"], &["campaign_views"])]
 fn example_is_read(#[case] sql: &str, #[case] streams: &[&str], #[case] views: &[&str]) {
     let (mut found_streams, mut found_views) = (vec![], vec![]);
@@ -37,6 +38,7 @@ fn example_is_read(#[case] sql: &str, #[case] streams: &[&str], #[case] views: &
             }
             Statement::CreateView(CreateView { name, .. }) => found_views.push(name),
             Statement::CreateTable(table) => assert_eq!(table.file, format!("{}.csv", table.name)),
+            Statement::CreateSink(sink) => assert!(found_views.contains(&sink.view)),
             other => panic!("{other:?}"),
         }
     }

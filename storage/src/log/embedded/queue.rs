@@ -61,6 +61,11 @@ impl Queue {
         if inner.bytes >= self.bytes_max { Err(full()) } else { Ok(()) }
     }
 
+    /// Whether the group that is being written goes on.
+    pub(in crate::log) fn check_progress(&self) -> Result<(), StorageError> {
+        self.inner.lock().check_progress()
+    }
+
     /// Takes an append; the lock gives it its place in the order of all. One that is larger than the
     /// bound is taken when it is alone.
     pub(in crate::log) fn push(&self, epoch: Epoch, request: Request) -> Result<(), StorageError> {

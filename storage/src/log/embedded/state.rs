@@ -9,7 +9,7 @@ use schemas::{Cut, Offset, Partition};
 use tokio::sync::watch;
 
 use super::segment::Segment;
-use super::tail::Tail;
+use super::tail::{Shrink, Tail};
 use crate::log::Frame;
 
 /// A durable frame, as the commit thread publishes it.
@@ -44,8 +44,7 @@ pub(super) struct Place {
 }
 
 impl State {
-    pub(super) fn new(segments: VecDeque<Segment>, head: Cut, tail_bytes_max: usize) -> Self {
-        let tail = Tail::new(head.0.len(), tail_bytes_max);
+    pub(super) fn new(segments: VecDeque<Segment>, head: Cut, tail: Tail) -> Self {
         Self { inner: RwLock::new(Inner { segments, tail }), head: watch::Sender::new(head) }
     }
 
@@ -92,6 +91,11 @@ impl State {
         self.inner.read().tail.read(partition, from, rows_max)
     }
 
+    /// Bytes of the segment files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.inner.read().segments.iter().map(|segment| segment.length).sum()
+    }
+
     /// The segment that holds `offset`, and where to begin in it; none if it is below the start.
     pub(super) fn find(&self, partition: Partition, offset: Offset) -> Option<Place> {
         let inner = self.inner.read();
@@ -110,5 +114,11 @@ impl State {
             taken.extend(inner.segments.pop_front());
         }
         taken
+    }
+}
+
+impl Shrink for State {
+    fn shrink(&self) {
+        self.inner.write().tail.shrink();
     }
 }

@@ -56,7 +56,7 @@ impl Faults {
 const INCARNATION: Uuid = Uuid::from_u128(0xb1f0);
 
 fn small() -> EmbeddedLogConfig {
-    EmbeddedLogConfig { segment_bytes: 4_096, tail_bytes_max: 3_000, queue_bytes_max: 1 << 20 }
+    EmbeddedLogConfig { segment_bytes: 4_096, tail_bytes_max: 3_000, queue_bytes_max: 1 << 20, tails: None }
 }
 
 fn open(folder: &Path, config: &EmbeddedLogConfig) -> Result<Arc<EmbeddedLog>, StorageError> {

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::FromClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use schemas::{Cut, Partition};
 
 use super::Shared;
+use super::cut_off::Watch;
 use super::read::Reader;
 use super::topic::{FRAME_BYTES_MAX, Topic};
 use crate::error::StorageError;
@@ -22,10 +23,15 @@ use crate::log::embedded::frame::{EncodedFrame, next_group};
 use crate::log::embedded::queue::{Queue, Request};
 use crate::log::{Frame, Placed};
 
-type Writer = ThreadedProducer<DefaultProducerContext>;
+type Writer = ThreadedProducer<Watch>;
 
 /// How long the broker may take to end a transaction before it is looked into.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is asked meanwhile whether there is a broker at all: while there is none, nothing is waited for.
+const COMMIT_LOOK: Duration = Duration::from_millis(500);
+/// How long a new producer may take to begin, while the end of a transaction is looked for: a broker that comes back
+/// answers the next one.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A producer's queue is full: it is asked again after so long.
 const SEND_PAUSE: Duration = Duration::from_millis(1);
 /// Between attempts to reach a broker that has gone.
@@ -35,13 +41,17 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A producer that alone may write: it ends what an earlier one with the same id has begun.
 pub(super) fn open_producer(topic: &Topic) -> Result<Writer, StorageError> {
+    begin_producer(topic, COMMIT_TIMEOUT)
+}
+
+fn begin_producer(topic: &Topic, patience: Duration) -> Result<Writer, StorageError> {
     let failed = |cause: KafkaError| StorageError::io(format!("opening the log {} for writing", topic.name), cause);
     let mut config = topic.cluster.client();
     config.set("transactional.id", &topic.name).set("enable.idempotence", "true").set("acks", "all");
     config.set("transaction.timeout.ms", "15000").set("message.max.bytes", FRAME_BYTES_MAX).set("linger.ms", "0");
     config.set("compression.type", "lz4");
-    let producer = Writer::from_config(&config).map_err(failed)?;
-    producer.init_transactions(COMMIT_TIMEOUT).map_err(failed)?;
+    let producer = Writer::from_config_and_context(&config, Watch::default()).map_err(failed)?;
+    producer.init_transactions(patience).map_err(failed)?;
     Ok(producer)
 }
 
@@ -166,7 +176,23 @@ impl Committer {
                 std::thread::sleep(SEND_PAUSE);
             }
         }
-        self.producer.commit_transaction(COMMIT_TIMEOUT)
+        self.end_transaction()
+    }
+
+    /// Waits for the end of the transaction as long as there is a broker that may tell it. An error leaves its end open:
+    /// [`Committer::look_into`] finds it.
+    fn end_transaction(&self) -> Result<(), KafkaError> {
+        let began = Instant::now();
+        loop {
+            let ended = self.producer.commit_transaction(COMMIT_LOOK);
+            match &ended {
+                Ok(()) => self.producer.context().note_answer(),
+                Err(error) if !goes_on(error) || began.elapsed() >= COMMIT_TIMEOUT => {}
+                Err(_) if self.producer.context().is_cut_off() => {}
+                Err(_) => continue,
+            }
+            return ended;
+        }
     }
 
     /// Finds out how a transaction has ended, as soon as a broker answers.
@@ -195,7 +221,7 @@ impl Committer {
     /// A new producer, and where the partitions end now that nothing is under way.
     fn begin_anew(&mut self) -> Result<Found, StorageError> {
         let shared = &self.shared;
-        let producer = open_producer(&shared.topic)?;
+        let producer = begin_producer(&shared.topic, BEGIN_TIMEOUT)?;
         shared.topic.check(producer.client())?;
         let mut reader = Reader::open(&shared.topic)?;
         let mut found = Found { end: Cut::zero(shared.partitions), crcs: BTreeMap::new() };
@@ -236,6 +262,15 @@ impl Committer {
             // nobody waits any more: the rows are there all the same
             let _ = done.send(Ok(places));
         }
+    }
+}
+
+/// True if the end of the transaction has not come yet, and may be waited for again.
+fn goes_on(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
+        KafkaError::Transaction(cause) => cause.is_retriable(),
+        _ => false,
     }
 }
 

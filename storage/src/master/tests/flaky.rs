@@ -78,7 +78,7 @@ impl ObjectStore for Flaky {
 
 async fn open_flaky(stream: &StreamDef) -> (Arc<Flaky>, Url, Arc<Master>) {
     let (store, root) = (Arc::new(Flaky::default()), Url::parse("memory:///master/s/").unwrap());
-    let master = Master::open_with(store.clone(), &root, stream, Arc::new(SystemClock)).await.unwrap();
+    let master = Master::open_with(store.clone(), &root, stream, Arc::new(SystemClock), 0).await.unwrap();
     (store, root, master)
 }
 
@@ -90,7 +90,7 @@ async fn commit_whose_answer_is_lost_lands_once() {
     let landed = master.land(vec![frame(&stream, 0, 0, 10), frame(&stream, 1, 0, 4)]).await.unwrap();
     assert_eq!((landed.version, &landed.to, landed.files.len()), (1, &Cut(vec![10, 4]), 2));
     master.land(vec![frame(&stream, 0, 10, 10)]).await.unwrap();
-    let again = Master::open_with(store.clone(), &root, &stream, Arc::new(SystemClock)).await.unwrap();
+    let again = Master::open_with(store.clone(), &root, &stream, Arc::new(SystemClock), 0).await.unwrap();
     assert_eq!((again.landed(), again.version()), (Cut(vec![20, 4]), 2));
     assert_eq!(ids(&again).await, ids_below(&[20, 4]));
 }
@@ -100,7 +100,7 @@ async fn commit_whose_answer_is_lost_lands_once() {
 async fn of_two_processes_that_land_one_wins() {
     let stream = plain(1);
     let (store, root, first) = open_flaky(&stream).await;
-    let second = Master::open_with(store.clone(), &root, &stream, Arc::new(SystemClock)).await.unwrap();
+    let second = Master::open_with(store.clone(), &root, &stream, Arc::new(SystemClock), 0).await.unwrap();
     for round in 0..10 {
         let frames = || vec![frame(&stream, 0, round * 10, 10)];
         let (one, other) = tokio::join!(first.land(frames()), second.land(frames()));
@@ -108,7 +108,7 @@ async fn of_two_processes_that_land_one_wins() {
         first.refresh().await.unwrap();
         second.refresh().await.unwrap();
     }
-    let again = Master::open_with(store, &root, &stream, Arc::new(SystemClock)).await.unwrap();
+    let again = Master::open_with(store, &root, &stream, Arc::new(SystemClock), 0).await.unwrap();
     assert_eq!(ids(&again).await, ids_below(&[100]));
 }
 
