@@ -117,7 +117,7 @@ impl RelationPlanner for LateralPlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        let TableFactor::Function { name, args, alias, .. } = &relation else {
+        let TableFactor::Function { name, args, alias, with_ordinality, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let plain = |arg: &FunctionArg| match arg {
@@ -132,7 +132,7 @@ impl RelationPlanner for LateralPlanner {
             array_exprs,
             with_offset: false,
             with_offset_alias: None,
-            with_ordinality: false,
+            with_ordinality: *with_ordinality,
         };
         let plan = context.plan(unnest)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))

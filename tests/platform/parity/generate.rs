@@ -57,9 +57,12 @@ impl Generator<'_> {
             window => self.keys(window.as_ref(), join.is_some()),
         };
         let aggregates = (0..self.rng.random_range(1..6)).map(|_| self.aggregate(join.is_some())).collect();
-        let unnest = self.chance(0.2).then(|| match is_session {
-            true => Unnest::Select,
-            false => self.pick(&[Unnest::CrossJoin, Unnest::Lateral, Unnest::Select]),
+        let is_counted = window.as_ref().is_some_and(Window::is_counted);
+        let unnest = self.chance(0.2).then(|| match (is_session, is_counted) {
+            (true, _) => Unnest::Select,
+            // it counts the records of the stream itself
+            (_, true) => self.pick(&[Unnest::CrossJoin, Unnest::Lateral]),
+            _ => self.pick(&[Unnest::CrossJoin, Unnest::Lateral, Unnest::Select]),
         });
         let mut view = ViewModel {
             window,
