@@ -158,7 +158,7 @@ async fn a_sink_of_the_whole_view_has_the_rows_of_a_new_version() {
             "{problem}"
         );
     }
-    let options = "type = 'file', mode = 'complete', every = '50 milliseconds'";
+    let options = "type = 'file', mode = 'complete', every = '20 ms'";
     client.sql(&format!("CREATE SINK whole FROM sales_by_category WITH ({options})")).await;
     let file = folder.path().join("exports/whole/sales_by_category.ndjson");
     for version in 1..4 {
