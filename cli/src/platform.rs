@@ -213,13 +213,8 @@ async fn wire(
     progress: &Progress,
 ) -> anyhow::Result<Wired> {
     let clock = Arc::clone(&surroundings.clock);
-    let store = match &surroundings.store {
-        Some(store) => store.clone(),
-        None => Store::open(config.object_store_url()?.as_str())?,
-    };
-    let store = store.with_cache(&folder.cache(), config.limits.store_cache_bytes_max)?.with_scratch(&folder.upload());
     let tasks = Tasks::new();
-    let store = owned(config, folder, store, &clock, &tasks, stop).await?;
+    let store = owned(config, folder, store_of(config, folder, surroundings)?, &clock, &tasks, stop).await?;
     // only now: what is half written in another's store is not ours to remove
     store.sweep().await?;
     let catalog = Arc::new(CatalogStore::open(store.clone()).await?);
@@ -283,6 +278,15 @@ async fn wire(
     }
     let background = CancellationToken::new();
     Ok(Wired { registry, speed, runs, ingest, engine, statements, tasks, background })
+}
+
+/// The store with its folders on the local disk.
+fn store_of(config: &Config, folder: &DataFolder, surroundings: &Surroundings) -> anyhow::Result<Store> {
+    let store = match &surroundings.store {
+        Some(store) => store.clone(),
+        None => Store::open(config.object_store_url()?.as_str())?,
+    };
+    Ok(store.with_cache(&folder.cache(), config.limits.store_cache_bytes_max)?.with_scratch(&folder.upload()))
 }
 
 /// Takes a store that other nodes may reach. The lock of the data folder is enough for a store that is in it.

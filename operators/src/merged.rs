@@ -207,9 +207,11 @@ impl Split {
         if let (Some(Windows::Panes { spec, .. }), false) = (&cells.windows, windows == ALL_WINDOWS) {
             let (first, end) = if windows.is_empty() { (0, 0) } else { spec.panes_of(&windows) };
             let pane = || Expr::Column(Column::new_unqualified(names[0]));
-            let bound = |bound: i64| match spec.is_counted() {
-                true => lit(bound),
-                false => lit(ScalarValue::TimestampMicrosecond(Some(bound), Some("UTC".into()))),
+            let bound = |bound: i64| {
+                if spec.is_counted() {
+                    return lit(bound);
+                }
+                lit(ScalarValue::TimestampMicrosecond(Some(bound), Some("UTC".into())))
             };
             below.push(pane().gt_eq(bound(first)).and(pane().lt(bound(end))));
         }

@@ -45,12 +45,13 @@ impl Case {
         let (system, construct) = heading.split_once(" | ").unwrap_or_else(|| panic!("{heading}: which system?"));
         let (mut texts, mut section): (BTreeMap<String, String>, _) = (BTreeMap::new(), "snippet".to_owned());
         for line in rest.trim_end().lines() {
-            match line.strip_prefix("--- ") {
-                Some(name) => {
-                    section = name.trim().to_owned();
-                    texts.insert(section.clone(), String::new());
-                }
-                None => *texts.entry(section.clone()).or_default() += &format!("{line}\n"),
+            if let Some(name) = line.strip_prefix("--- ") {
+                name.trim().clone_into(&mut section);
+                texts.insert(section.clone(), String::new());
+            } else {
+                let text = texts.entry(section.clone()).or_default();
+                text.push_str(line);
+                text.push('\n');
             }
         }
         let case = Self { system: system.into(), construct: construct.into(), texts };

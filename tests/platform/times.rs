@@ -9,7 +9,8 @@ const STREAM: &str = "CREATE STREAM s (id TEXT NOT NULL, at TIMESTAMPTZ NOT NULL
     WATERMARK FOR at AS at - INTERVAL '1 minute') WITH (partitions = 3, time_correction = 'on')";
 
 fn events(numbers: std::ops::Range<u32>) -> String {
-    numbers.map(|n| format!("{{\"id\":\"e{n}\",\"at\":\"2024-01-01T10:{:02}:00Z\"}}\n", n % 60)).collect()
+    let lines = numbers.map(|n| format!("{{\"id\":\"e{n}\",\"at\":\"2024-01-01T10:{:02}:00Z\"}}", n % 60));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 async fn exact_run(client: &Client, view: &str) {
@@ -55,19 +56,19 @@ async fn windows_over_every_time_are_the_same_in_both_layers() {
     for part in [0..40, 40..100, 100..120] {
         client.ingest("s", events(part)).await;
     }
-    for number in 0..times.len() {
+    for (number, time) in times.iter().enumerate() {
         for name in ["t", "h", "g"] {
             let view = format!("{name}{number}");
             let speed = answer(client, "", &view).await;
             assert!(!speed.is_empty(), "{view}");
             let run = client.run(&view).await;
             assert_eq!(run["state"], "succeeded", "{view}: {run}");
-            assert_eq!(answer(client, "batch.", &view).await, speed, "{view}: {}", times[number]);
+            assert_eq!(answer(client, "batch.", &view).await, speed, "{view}: {time}");
         }
         // the log's own time is never late, whatever the event time is
-        if times[number] == "_append_time" || times[number] == "_processing_time" {
+        if *time == "_append_time" || *time == "_processing_time" {
             let total = client.sql(&format!("SELECT sum(n) FROM t{number}")).await;
-            assert_eq!(*one(&total), 120, "{}", times[number]);
+            assert_eq!(*one(&total), 120, "{time}");
         }
     }
     let all = answer(client, "", "ages").await;

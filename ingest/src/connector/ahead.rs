@@ -28,9 +28,13 @@ pub(super) struct Step<T> {
     pub(super) next: Vec<Offset>,
     /// Per partition: everything there was had been read.
     pub(super) at_end: Vec<bool>,
-    /// Records that were there and not read, if it was looked at; none in it while that is not certain.
-    pub(super) lag: Option<Option<u64>>,
+    /// If it was looked at.
+    pub(super) lag: Option<Lag>,
 }
+
+/// Records that were there and not read; none while that is not certain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lag(pub(super) Option<u64>);
 
 /// [`Fetched`], decoded.
 pub(super) enum Found {
@@ -91,14 +95,14 @@ fn decode_all(
 
 /// Records that are there and not read yet, markers of transactions included; none while it is not certain that
 /// there are none.
-fn lag_of(reader: &TopicReader) -> Result<Option<u64>, TopicError> {
+fn lag_of(reader: &TopicReader) -> Result<Lag, TopicError> {
     let mut lag = 0;
     for ((partition, next), _) in (0..).zip(reader.next()).zip(reader.at_end()).filter(|(_, at_end)| !**at_end) {
         let unread = reader.bounds(partition)?.end.saturating_sub(*next);
         if unread == 0 {
-            return Ok(None);
+            return Ok(Lag(None));
         }
         lag += unread;
     }
-    Ok(Some(lag))
+    Ok(Lag(Some(lag)))
 }

@@ -8,7 +8,7 @@ use schemas::{Code, Offset, Problem};
 use storage::kafka::{ReadLimits, TopicError, TopicFacts, TopicReader, describe};
 
 use super::Connector;
-use super::ahead::{self, Found};
+use super::ahead::{self, Found, Lag};
 use super::book::Book;
 use super::intake::decode_all;
 use super::places::{self, Places};
@@ -61,7 +61,7 @@ impl Connector {
                 }
             }
             self.note_progress(&step.next);
-            if let Some(lag) = step.lag {
+            if let Some(Lag(lag)) = step.lag {
                 self.status.lock().lag_records = lag;
                 self.note_position(epoch, &step.next).await?;
             }

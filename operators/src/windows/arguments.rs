@@ -254,10 +254,10 @@ fn number(function: Function, what: &str, expression: &Expr) -> Result<i64> {
         Expr::Literal(ScalarValue::Int32(Some(number)), _) => Some((*number).into()),
         _ => None,
     };
-    match number {
-        Some(number @ 1..=RECORDS_PER_WINDOW_MAX) => Ok(number),
-        _ => plan_err!("{}: {what} must be a number of records from 1 to {RECORDS_PER_WINDOW_MAX}", function.name()),
+    if let Some(number @ 1..=RECORDS_PER_WINDOW_MAX) = number {
+        return Ok(number);
     }
+    plan_err!("{}: {what} must be a number of records from 1 to {RECORDS_PER_WINDOW_MAX}", function.name())
 }
 
 fn length_us(function: Function, what: &str, expression: &Expr) -> Result<i64> {

@@ -42,14 +42,14 @@ pub(crate) fn expand(
         columns[key] = windows;
         each(RecordBatch::try_new(states.schema(), columns)?)
     };
-    for row in 0..states.num_rows() {
-        let Some(pane) = panes[row] else {
-            rows.push(row as u32);
+    for (row, pane) in (0_u32..).zip(panes) {
+        let Some(pane) = pane else {
+            rows.push(row);
             bounds.push(None);
             continue;
         };
         for bound in spec.windows_of(pane, wanted) {
-            rows.push(row as u32);
+            rows.push(row);
             bounds.push(Some(bound));
             if rows.len() == ROWS_AT_ONCE {
                 flush(&mut rows, &mut bounds)?;

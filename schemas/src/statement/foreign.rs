@@ -19,6 +19,9 @@ type Construct = (&'static str, &'static str, &'static str);
 /// Names of functions, why they are not here, and what to write.
 type Functions = (&'static [&'static str], &'static str, &'static str);
 
+/// Tokens of a text that are looked at.
+const TOKENS_MAX: usize = 2_000;
+
 /// The refusal of the first construct of another system in a text that was not understood, and its place.
 pub fn foreign(sql: &str) -> Option<(Problem, SqlPosition)> {
     let script = Script::new(sql).ok()?;
@@ -39,8 +42,10 @@ pub(super) fn instead_of(problem: Problem, script: &Script<'_>, tokens: &[usize]
     in_tokens(script, tokens).map_or(problem, |(better, place)| better.at(script.text, place))
 }
 
-/// The first construct in the text; of several that begin there, the longest.
+/// The first construct in the text; of several that begin there, the longest. What a person wrote is short: the
+/// rest of a longer text is not looked at.
 fn in_tokens(script: &Script<'_>, tokens: &[usize]) -> Option<(Problem, SqlPosition)> {
+    let tokens = &tokens[..tokens.len().min(TOKENS_MAX)];
     let at_token = |at: usize| {
         let here = CONSTRUCTS.iter().filter(|(words, ..)| stands_at(script, tokens, at, words));
         let construct = here.max_by_key(|(words, ..)| words.len()).map(|(words, reason, hint)| {
@@ -116,6 +121,8 @@ mod tests {
             ("CREATE MATERIALIZED VIEW a TO".into(), 1, 1)
         );
         assert_eq!(foreign("SELECT 'EMIT CHANGES', f(x) FROM s"), None);
+        let long = format!("SELECT {} FROM s EMIT CHANGES", vec!["1"; TOKENS_MAX].join(", "));
+        assert_eq!(foreign(&long), None);
     }
 
     #[test]

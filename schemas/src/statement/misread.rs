@@ -4,6 +4,7 @@ use sqlparser::tokenizer::Token;
 
 use super::places::stands_at;
 use super::script::Script;
+use crate::limits::SQL_NESTING_MAX;
 use crate::problem::{Code, Problem};
 
 /// Types with a length, by their tokens.
@@ -19,12 +20,12 @@ pub(super) fn check(script: &Script<'_>, tokens: &[usize]) -> Option<Problem> {
     };
     (0..tokens.len()).find_map(|at| {
         let is = |construct: &&str| stands_at(script, tokens, at, construct);
-        if WITH_LENGTH.iter().any(|construct| is(construct)) {
+        if WITH_LENGTH.iter().any(&is) {
             let named = &script.tokens[tokens[at]].token;
             let detail = format!("{named}(n): a cast does not cut texts to a length here");
             return refused(at, detail, "write TEXT for the type; left(k, 3) cuts");
         }
-        if FORMATTED.iter().any(|construct| is(construct)) && has_no_percent(script, tokens, at + 1) {
+        if FORMATTED.iter().any(is) && has_no_percent(script, tokens, at + 1) {
             let named = &script.tokens[tokens[at]].token;
             let detail = format!("{named}: the format is that of strftime, with % in front of each letter");
             return refused(at, detail, "write to_char(at, '%Y-%m-%d %H:%M'), or group by date_trunc('minute', at)");
@@ -38,6 +39,9 @@ fn has_no_percent(script: &Script<'_>, tokens: &[usize], open: usize) -> bool {
     let mut depth = 0_usize;
     for at in open..tokens.len() {
         depth += usize::from(stands_at(script, tokens, at, "("));
+        if depth > SQL_NESTING_MAX {
+            return false; // refused for that
+        }
         if stands_at(script, tokens, at, ")") {
             depth -= 1;
             if depth == 0 {

@@ -65,7 +65,7 @@ impl OpenRows {
         if is_open.true_count() == 0 {
             return Ok(rows);
         }
-        self.0.extend(shape.encoded(&kept(&keys, &is_open)?)?);
+        self.0.extend(Shape::encoded(&kept(&keys, &is_open)?)?);
         if self.0.len() > CHANGE_OPEN_ROWS_MAX {
             let what = format!(
                 "more than {CHANGE_OPEN_ROWS_MAX} rows are not final: mode append would have to remember them all"
@@ -84,7 +84,7 @@ impl OpenRows {
     ) -> Result<Changes, Problem> {
         let upserts = self.split(shape, changes.upserts, watermark_us)?;
         let was_final = final_rows(shape, &changes.deletes, watermark_us)?;
-        for key in shape.encoded(&changes.deletes)? {
+        for key in Shape::encoded(&changes.deletes)? {
             self.0.remove(&key);
         }
         let deletes = kept(&changes.deletes, &was_final)?;
@@ -114,8 +114,8 @@ impl OpenRows {
         let touched: Touched = shape.view.made_of(&shape.as_stored(keys)?)?;
         let rows = shape.rows_of(snapshot, reader, &touched).await?;
         // beside a session there may be others of the same key
-        let wanted: BTreeSet<Box<[u8]>> = shape.encoded(keys)?.into_iter().collect();
-        let of_rows = shape.encoded(&shape.keys_of(&rows)?)?;
+        let wanted: BTreeSet<Box<[u8]>> = Shape::encoded(keys)?.into_iter().collect();
+        let of_rows = Shape::encoded(&shape.keys_of(&rows)?)?;
         let meant: BooleanArray = of_rows.iter().map(|key| Some(wanted.contains(key))).collect();
         kept(&rows, &meant)
     }

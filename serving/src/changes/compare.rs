@@ -50,7 +50,7 @@ pub(super) async fn compare(
     let mut gone: BTreeSet<Box<[u8]>> = known.into_keys().collect();
     if !step.is_known {
         // whether the reader has them is not known: it does no harm to say that they are not there
-        gone.extend(shape.encoded(&touched.answered)?.into_iter().filter(|key| !there.contains(key)));
+        gone.extend(Shape::encoded(&touched.answered)?.into_iter().filter(|key| !there.contains(key)));
     }
     let gone: Vec<Box<[u8]>> = gone.into_iter().collect();
     let upserts = if wanted.is_empty() { RecordBatch::new_empty(after.schema()) } else { picked(&after, wanted)? };

@@ -22,6 +22,9 @@ use crate::lookup::matching;
 /// read once.
 const SEARCH_RATIO: usize = 32;
 
+/// The key of a row, encoded.
+pub(super) type Key = Box<[u8]>;
+
 /// A view whose changes can be told row by row.
 #[derive(Debug)]
 pub(super) struct Shape {
@@ -94,7 +97,7 @@ impl Shape {
     }
 
     /// Key and hash of each row, of rows in the view's schema.
-    pub(super) fn hashed(&self, rows: &RecordBatch) -> Result<Vec<(Box<[u8]>, u128)>, Problem> {
+    pub(super) fn hashed(&self, rows: &RecordBatch) -> Result<Vec<(Key, u128)>, Problem> {
         let keys: Vec<ArrayRef> = self.keys.iter().map(|key| Arc::clone(rows.column(*key))).collect();
         let values = self.rows.convert_columns(rows.columns()).map_err(|e| internal(&e))?;
         if keys.is_empty() {
@@ -129,7 +132,7 @@ impl Shape {
     }
 
     /// The encodings of keys in the key's columns, or in the leading ones of them.
-    pub(super) fn encoded(&self, keys: &RecordBatch) -> Result<Vec<Box<[u8]>>, Problem> {
+    pub(super) fn encoded(keys: &RecordBatch) -> Result<Vec<Key>, Problem> {
         if keys.num_columns() == 0 {
             return Ok(vec![Box::default(); keys.num_rows()]);
         }
@@ -158,7 +161,7 @@ impl Shape {
                 }
             }
         }
-        let stored: BTreeSet<Box<[u8]>> = self.encoded(&touched.stored)?.into_iter().collect();
+        let stored: BTreeSet<Box<[u8]>> = Self::encoded(&touched.stored)?.into_iter().collect();
         let ranges = snapshot.ranges.iter().flat_map(|range| range.states.iter().map(|states| (range.sorted, states)));
         for (is_sorted, states) in ranges.filter(|(_, states)| states.num_rows() > 0) {
             if is_sorted && touched.stored.num_rows().saturating_mul(SEARCH_RATIO) < states.num_rows() {
@@ -186,9 +189,9 @@ impl Shape {
         if !self.view.makes_windows() {
             return Ok(answered);
         }
-        let meant: BTreeSet<Box<[u8]>> = self.encoded(&touched.answered)?.into_iter().collect();
+        let meant: BTreeSet<Box<[u8]>> = Self::encoded(&touched.answered)?.into_iter().collect();
         let columns: Vec<usize> = (0..self.view.key_columns()).collect();
-        let keys = self.encoded(&answered.project(&columns).map_err(|e| internal(&e))?)?;
+        let keys = Self::encoded(&answered.project(&columns).map_err(|e| internal(&e))?)?;
         let is_meant = |key: &[u8]| Some(meant.contains(states::divisible(&self.view, key)));
         let wanted: BooleanArray = keys.iter().map(|key| is_meant(key)).collect();
         filter_record_batch(&answered, &wanted).map_err(|e| internal(&e))

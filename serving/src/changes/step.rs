@@ -14,6 +14,7 @@ use storage::manifests::ManifestStore;
 use storage::snapshot::{RangeStates, ViewSnapshot};
 
 use super::past::{past, stored_ranges};
+use super::shape::Key;
 use super::{Cursor, FeedRequest, Published};
 use crate::engine::QueryEngine;
 
@@ -55,7 +56,7 @@ pub(super) enum Plan {
 
 /// Records of the cells of an open range, as the last step has seen them: where it begins, and by stored key.
 #[derive(Debug, Default)]
-pub(super) struct Counts(Option<(Cut, BTreeMap<Box<[u8]>, i64>)>);
+pub(super) struct Counts(Option<(Cut, BTreeMap<Key, i64>)>);
 
 /// Sequence of a snapshot's manifest.
 pub(super) fn sequence(snapshot: &ViewSnapshot) -> u64 {

@@ -50,7 +50,8 @@ struct Part {
 /// The last line of a file.
 #[derive(Debug, Serialize, Deserialize)]
 struct End {
-    end: bool,
+    #[serde(rename = "end")]
+    is_last: bool,
     rows: u64,
     cursor: String,
 }
@@ -81,7 +82,7 @@ impl Part {
 
     /// Syncs it with its last line.
     fn finish(mut self, cursor: &Cursor) -> io::Result<PathBuf> {
-        let end = End { end: true, rows: self.rows, cursor: cursor.to_string() };
+        let end = End { is_last: true, rows: self.rows, cursor: cursor.to_string() };
         serde_json::to_writer(&mut self.file, &end)?;
         self.file.write_all(b"\n")?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;

@@ -6,6 +6,8 @@
 //!  {"op":"delete","version":9,"key":{…}}
 //! ```
 
+use std::fmt::Write;
+
 use schemas::Problem;
 
 use crate::changes::Changes;
@@ -22,11 +24,11 @@ pub(super) fn changes(changes: &Changes, more: &str) -> Result<String, Problem> 
     let mut out = String::new();
     for row in 0..changes.upserts.num_rows() {
         let row = object(&changes.upserts, row)?;
-        out.push_str(&format!("{{{more}\"op\":\"upsert\",\"version\":{version},\"row\":{row}}}\n"));
+        let _ = writeln!(out, "{{{more}\"op\":\"upsert\",\"version\":{version},\"row\":{row}}}");
     }
     for row in 0..changes.deletes.num_rows() {
         let key = object(&changes.deletes, row)?;
-        out.push_str(&format!("{{{more}\"op\":\"delete\",\"version\":{version},\"key\":{key}}}\n"));
+        let _ = writeln!(out, "{{{more}\"op\":\"delete\",\"version\":{version},\"key\":{key}}}");
     }
     Ok(out)
 }

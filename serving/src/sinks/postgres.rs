@@ -105,7 +105,8 @@ impl PostgresTarget {
     async fn delete(&mut self, keys: &RecordBatch) -> Result<(), Problem> {
         for row in 0..keys.num_rows() {
             let sql = self.statements.delete(|column| keys.column(column).is_null(row));
-            let key: Vec<Option<String>> = values(keys, row)?.into_iter().filter(Option::is_some).collect();
+            let mut key = values(keys, row)?;
+            key.retain(Option::is_some);
             self.batch.parse("", &sql);
             self.batch.run("", &key);
             self.flush_if_large().await?;

@@ -17,7 +17,7 @@ pub(super) struct StdoutTarget {
 }
 
 impl StdoutTarget {
-    pub(super) fn new(parts: &SinkParts, layout: Layout) -> Self {
+    pub(super) fn new(parts: &SinkParts, layout: &Layout) -> Self {
         let position = SinkStore::new(parts.engine.parts.store.clone(), layout.sink.id);
         Self { position, sink: quoted(&layout.sink.name) }
     }

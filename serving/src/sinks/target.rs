@@ -65,7 +65,7 @@ pub(super) trait Target: Send {
 pub(super) fn target(parts: &SinkParts, layout: Layout) -> Result<Box<dyn Target>, Problem> {
     let sink = Arc::clone(&layout.sink);
     Ok(match &sink.target {
-        SinkTarget::Stdout => Box::new(StdoutTarget::new(parts, layout)),
+        SinkTarget::Stdout => Box::new(StdoutTarget::new(parts, &layout)),
         SinkTarget::File { path } => Box::new(FileTarget::new(parts.exports.join(path), layout)),
         SinkTarget::Webhook { url } => Box::new(WebhookTarget::new(parts, layout, url)?),
         SinkTarget::Postgres { url, table } => Box::new(PostgresTarget::new(layout, url, table)?),

@@ -46,7 +46,8 @@ fn events(rng: &mut ChaCha8Rng, from: u64, count: u64) -> String {
         let second = rng.random_range(0..600);
         let at = format!("2024-01-01T00:{:02}:{:02}Z", second / 60, second % 60);
         let event = json!({ "id": id, "k": key, "g": rng.random_range(0..4), "x": rng.random_range(-9..10), "at": at });
-        out.push_str(&format!("{event}\n"));
+        out.push_str(&event.to_string());
+        out.push('\n');
     }
     out
 }

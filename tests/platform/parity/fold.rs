@@ -421,6 +421,22 @@ impl Case {
         check_bytes(&merge_in_a_tree(view, parts, rng)?, whole, "batch and speed")
     }
 
+    /// A look-up answers the cells that it was asked for before it looks at `HAVING`: a sum that is out of range is seen
+    /// in a group that `HAVING` leaves out, too.
+    fn check_look_up(
+        &self,
+        found: Result<Vec<Vec<Value>>, String>,
+        records: &[Placed],
+        expected: &Answer,
+    ) -> Result<(), String> {
+        let is_out_of_range = found.as_ref().is_err_and(|problem| problem.contains("out of range"));
+        if is_out_of_range && expected.rows.is_ok() {
+            let all_groups = ViewModel { having: None, ..self.model.clone() };
+            return check_answer(found, &all_groups.answer(records, &self.dimension), "a look-up of all groups");
+        }
+        check_answer(found, expected, "a look-up")
+    }
+
     /// The view of the late events: each of them once, with all that the view's aggregate would have read of it.
     fn check_side(&self, records: &[Placed], late: u64, rng: &mut ChaCha8Rng) -> Result<(), String> {
         let view = compile_with(&self.model, &self.dimension, LatePolicy::Only, &self.texts)?;

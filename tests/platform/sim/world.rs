@@ -21,6 +21,7 @@ pub(crate) const BEGINNING_US: i64 = 1_704_067_200_000_000;
 
 /// Protocol bugs that a test plants into the world around the product; the product has none of this code.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is planted alone or with others")]
 pub(crate) struct Bugs {
     /// The store takes "create only if nothing is there" for "write": a fence that is skipped.
     pub(crate) skips_the_fence: bool,

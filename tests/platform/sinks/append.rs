@@ -34,7 +34,7 @@ fn body(from: u64, count: u64) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_delivers_every_final_row_is_there_once() {
     let (kills, seed) = (setting("BIFOLD_SINK_KILLS", 12), setting("BIFOLD_TEST_SEED", 21));
-    println!("seed {seed}, {kills} kills");
+    eprintln!("seed {seed}, {kills} kills");
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let database = Database::new();
     // whatever is written is counted, whether it was there or not
@@ -132,7 +132,6 @@ async fn alert_is_sent_once_within_a_second() {
         assert!(begun.elapsed() < Duration::from_secs(5), "no alert");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    println!("alert after {:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     until_delivered(client, "alerts").await;
     assert_eq!(alerts(&receiver), [json!({ "k": "k0", "window_start": "2024-01-01T00:00:00.000000Z", "n": 34 })]);

@@ -37,7 +37,8 @@ pub(super) fn body(from: u64, count: u64) -> String {
         let at = format!("2024-01-01T00:{:02}:{:02}.5Z", second / 60, second % 60);
         let price = format!("{}.{:02}", id % 50, id % 100);
         let x = (id * 31 % 23) as i64 - 13;
-        out.push_str(&format!("{}\n", json!({ "id": id, "k": key, "b": flag, "x": x, "p": price, "at": at })));
+        out.push_str(&json!({ "id": id, "k": key, "b": flag, "x": x, "p": price, "at": at }).to_string());
+        out.push('\n');
     }
     out
 }
@@ -137,9 +138,11 @@ async fn what_is_delivered_is_the_view(#[case] mode: &str) {
             server = Server::start(folder.path()).await;
         }
     }
-    let book = receiver.book.lock();
-    assert!(book.again >= 3 && book.changed == 0, "{} again, {} changed", book.again, book.changed);
-    drop(book);
+    let (again, changed) = {
+        let book = receiver.book.lock();
+        (book.again, book.changed)
+    };
+    assert!(again >= 3 && changed == 0, "{again} again, {changed} changed");
     server.stop().await;
 }
 

@@ -18,7 +18,7 @@ const EVENTS: u64 = 200;
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_delivers_the_table_and_the_files_are_the_view() {
     let (kills, seed) = (setting("BIFOLD_SINK_KILLS", KILLS), setting("BIFOLD_TEST_SEED", 9));
-    println!("seed {seed}, {kills} kills");
+    eprintln!("seed {seed}, {kills} kills");
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let database = Database::new();
     let folder = tempfile::tempdir().unwrap();

@@ -41,7 +41,8 @@ async fn page_views_per_minute_are_in_the_table() {
             let (id, at) =
                 (format!("{batch}-{event}"), format!("2026-01-01T12:{:02}:{:02}Z", second / 60, second % 60));
             let line = json!({ "id": id, "page": page, "visitor": format!("v{}", event % 7), "event_time": at });
-            events.push_str(&format!("{line}\n"));
+            events.push_str(&line.to_string());
+            events.push('\n');
             raw.push(format!("('{id}', '{page}', '{at}')"));
             *counted.entry((page.to_owned(), second / 60)).or_default() += 1;
         }

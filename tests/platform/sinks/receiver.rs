@@ -46,16 +46,13 @@ impl Receiver {
 async fn take(State(book): State<Arc<Mutex<Book>>>, headers: HeaderMap, body: String) -> StatusCode {
     let mut book = book.lock();
     let key = headers["idempotency-key"].to_str().unwrap().to_owned();
-    match book.known.get(&key).map(|known| *known == body) {
-        Some(is_same) => {
-            book.again += 1;
-            book.changed += u32::from(!is_same);
-        }
-        None => {
-            let parcel = serde_json::from_str(&body).unwrap();
-            book.parcels.push((key.clone(), parcel));
-            book.known.insert(key, body);
-        }
+    if let Some(is_same) = book.known.get(&key).map(|known| *known == body) {
+        book.again += 1;
+        book.changed += u32::from(!is_same);
+    } else {
+        let parcel = serde_json::from_str(&body).unwrap();
+        book.parcels.push((key.clone(), parcel));
+        book.known.insert(key, body);
     }
     if book.refuse > 0 {
         book.refuse -= 1;

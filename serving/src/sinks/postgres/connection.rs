@@ -48,7 +48,9 @@ impl Batch {
             text(out, name);
             int16(out, 0);
             int16(out, values.len());
-            values.iter().for_each(|one| value(out, one.as_deref()));
+            for one in values {
+                value(out, one.as_deref());
+            }
             int16(out, 0);
         });
         message(&mut self.0, b'E', |out| {

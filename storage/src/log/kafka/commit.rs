@@ -30,8 +30,9 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it is asked meanwhile whether there is a broker at all: while there is none, nothing is waited for.
 const COMMIT_LOOK: Duration = Duration::from_millis(500);
 /// How long a new producer may take to begin, while the end of a transaction is looked for: a broker that comes back
-/// answers the next one.
+/// answers the next one. Each one gets twice as long, up to the maximum: a broker that is slow answers in the end.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
+const BEGIN_TIMEOUT_MAX: Duration = Duration::from_secs(40);
 /// A producer's queue is full: it is asked again after so long.
 const SEND_PAUSE: Duration = Duration::from_millis(1);
 /// Between attempts to reach a broker that has gone.
@@ -198,8 +199,9 @@ impl Committer {
     /// Finds out how a transaction has ended, as soon as a broker answers.
     fn look_into(&mut self, cause: &str, head: &Cut, wanted: &Wanted) -> Outcome {
         let mut closing_since: Option<Instant> = None;
+        let mut patience = BEGIN_TIMEOUT;
         loop {
-            match self.begin_anew() {
+            match self.begin_anew(patience) {
                 Ok(found) if wanted.is_in(&found) => return Outcome::Committed,
                 Ok(found) if found.end == *head => return Outcome::Lost(cause.to_owned()),
                 Ok(found) => {
@@ -214,14 +216,15 @@ impl Committer {
                     return Outcome::Final(format!("{cause}; no broker answers while the log is being closed"));
                 }
             }
+            patience = (patience * 2).min(BEGIN_TIMEOUT_MAX);
             std::thread::sleep(RETRY_PAUSE);
         }
     }
 
     /// A new producer, and where the partitions end now that nothing is under way.
-    fn begin_anew(&mut self) -> Result<Found, StorageError> {
+    fn begin_anew(&mut self, patience: Duration) -> Result<Found, StorageError> {
         let shared = &self.shared;
-        let producer = begin_producer(&shared.topic, BEGIN_TIMEOUT)?;
+        let producer = begin_producer(&shared.topic, patience)?;
         shared.topic.check(producer.client())?;
         let mut reader = Reader::open(&shared.topic)?;
         let mut found = Found { end: Cut::zero(shared.partitions), crcs: BTreeMap::new() };
