@@ -2,7 +2,10 @@
 
 mod pieces;
 
+use std::panic::resume_unwind;
+use std::pin::pin;
 use std::sync::Arc;
+use std::thread;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array};
 use arrow::compute::{filter_record_batch, not};
@@ -18,8 +21,8 @@ use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
-use futures::StreamExt;
 use futures::executor::block_on;
+use futures::{FutureExt, TryStreamExt};
 use parking_lot::Mutex;
 use schemas::limits::MICRO_BATCH_ROWS;
 use schemas::{Code, LedgerCounts, Offset, Partition, Problem};
@@ -273,14 +276,20 @@ impl RowProgram {
         }
         self.executions += 1;
         *self.feed.rows.lock() = Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?);
-        let mut output = self.plan.execute(0, Arc::clone(&self.context))?;
-        block_on(async {
-            let mut all = Vec::new();
-            while let Some(rows) = output.next().await {
-                all.push(rows?);
-            }
-            Ok(all)
-        })
+        drain(self.plan.execute(0, Arc::clone(&self.context))?)
+    }
+}
+
+/// All of a stream that waits for nothing outside.
+///
+/// DataFusion's streams spend the budget of the tokio task in which they are polled. When it is spent they wait until
+/// that task yields, which it cannot while it waits for them; a thread without a task has no budget to spend.
+fn drain(output: SendableRecordBatchStream) -> Result<Vec<RecordBatch>> {
+    let mut collected = pin!(output.try_collect());
+    match collected.as_mut().now_or_never() {
+        Some(all) => all,
+        None => thread::scope(|scope| scope.spawn(|| block_on(collected)).join())
+            .unwrap_or_else(|panic| resume_unwind(panic)),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -186,6 +187,26 @@ fn threads_and_batch_sizes_make_no_difference(
             check_bytes(&states, &whole, &what).unwrap_or_else(|difference| panic!("{difference}"));
         }
     }
+}
+
+/// A fold that is called in a task ends, however often the task has called it without waiting for anything: more often
+/// than tokio's cooperative budget lets streams go on (128 units). Whoever looks an event up folds it once a view.
+#[test]
+fn a_fold_in_a_task_ends() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let (view, records) = (view(GROUPS[1], LatePolicy::Include), records());
+    let (whole, _) = fold_at_once(&view, &records, PARTITIONS).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let folding = runtime.spawn(async move {
+        for _ in 0..100 {
+            let (again, _) = fold_at_once(&view, &records, PARTITIONS).unwrap();
+            check_bytes(&again, &whole, "in a task").unwrap();
+        }
+    });
+    let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, folding).await });
+    // the worker that folds for ever would be waited for
+    runtime.shutdown_background();
+    ended.expect("the fold waits for the task that it runs in").unwrap();
 }
 
 /// The list above is whole.
