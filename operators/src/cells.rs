@@ -60,7 +60,7 @@ impl CellTable {
 
     pub(crate) fn with_plan(plan: &CellPlan) -> Result<Self> {
         let keys: Box<dyn GroupValues> =
-            if plan.ordinal_column.is_some() { Box::new(AppendedKeys::default()) } else { lookup_keys(plan)? };
+            if plan.is_of_rows { Box::new(AppendedKeys::default()) } else { lookup_keys(plan)? };
         Self::with_keys(plan, keys)
     }
 

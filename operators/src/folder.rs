@@ -172,7 +172,7 @@ impl Folder {
         Ok(counts)
     }
 
-    /// Rows of a view without an aggregate, each with its number among its record's rows.
+    /// Rows that may be alike, each with its number among its record's rows.
     fn numbered(&self, rows: RecordBatch, ordinals: &mut Ordinals) -> Result<RecordBatch> {
         let Some(column) = self.view.cells.ordinal_column.filter(|_| self.view.fans_out()) else { return Ok(rows) };
         let offsets = rows.column(self.view.cells.offset_column).as_primitive::<Int64Type>().values();

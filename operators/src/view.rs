@@ -118,8 +118,10 @@ pub struct CellPlan {
     /// Index of the partition and offset columns and of the lateness in the row schema.
     pub(crate) offset_column: usize,
     pub(crate) late_column: Option<usize>,
-    /// Of a view without an aggregate: which of its record's rows a row is. The fold fills it in.
+    /// Where rows of one record may be alike and are told apart: which of them a row is. The fold fills it in.
     pub(crate) ordinal_column: Option<usize>,
+    /// Each cell is one row of a view without an aggregate.
+    pub(crate) is_of_rows: bool,
     /// How windows are made of the cells, where a cell is not a window.
     pub(crate) windows: Option<Windows>,
 }
@@ -178,7 +180,7 @@ impl View {
     /// True for a view without an aggregate: each of its cells is one row of one record, and no cell has to be
     /// merged with another.
     pub fn is_of_rows(&self) -> bool {
-        self.cells.ordinal_column.is_some()
+        self.cells.is_of_rows
     }
 
     /// True if rows of the view can be compared with plain SQL's only all together: no column of theirs says

@@ -148,16 +148,20 @@ async fn late_rows_have_a_view_of_their_own_and_changes_are_told_as_a_whole() {
     client.sql(&format!("CREATE MATERIALIZED VIEW w WITH (late = 'side') AS {by_tag}")).await;
     let line = |k: &str, minute: u32| {
         let at = format!("2024-01-01T10:{minute:02}:00Z");
-        json!({ "k": k, "tags": ["x", k], "at": at }).to_string() + "\n"
+        json!({ "k": k, "tags": ["x", k, k], "at": at }).to_string() + "\n"
     };
     client.ingest("s", line("a", 5) + &line("late", 1) + &line("later", 2) + &line("b", 9)).await;
     assert_eq!(lines(&client.sql("SELECT k FROM v").await), ["b"]);
     let late = "SELECT k FROM v_late ORDER BY k";
     assert_eq!(lines(&client.sql(late).await), ["late", "later"]);
-    assert_eq!(lines(&client.sql("SELECT tag, n FROM w ORDER BY tag").await), ["a 1", "b 1", "x 2"]);
+    assert_eq!(lines(&client.sql("SELECT tag, n FROM w ORDER BY tag").await), ["a 2", "b 2", "x 2"]);
     let of_both = [
         ("v_late", "k", vec!["late", "later"]),
-        ("w_late", "k, tag", vec!["late late", "late x", "later later", "later x"]),
+        (
+            "w_late",
+            "k, tag, _ordinal",
+            vec!["late late 1", "late late 2", "late x 0", "later later 1", "later later 2", "later x 0"],
+        ),
     ];
     for (view, columns, expected) in of_both {
         let run = client.run(view).await;

@@ -121,10 +121,7 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let (input_columns, feed_schema, program) = bind_to_feed(aggregate.input.as_ref(), source)?;
     let bound =
         Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
-    let mut cells = lower(&bound, &planner, keys.windows.clone())?;
-    if is_of_rows {
-        cells.ordinal_column = Some(cells.row_schema.index_of(ORDINAL)?);
-    }
+    let cells = CellPlan { is_of_rows, ..lower(&bound, &planner, keys.windows.clone())? };
     let dimension = split.map(|split| split.dimension(&cells)).transpose()?;
     let finish = match &dimension {
         Some(dimension) => {
@@ -225,7 +222,8 @@ fn lower(aggregate: &Aggregate, planner: &SessionState, windows: Option<Windows>
     Ok(CellPlan {
         offset_column: row_schema.index_of(OFFSET)?,
         late_column: row_schema.index_of(LATE_ROW).ok(),
-        ordinal_column: None,
+        ordinal_column: row_schema.index_of(ORDINAL).ok(),
+        is_of_rows: false,
         state_schema: rename(&partial.schema(), true),
         answer_schema: rename(&answer, false),
         group_by: Arc::new(partial.group_expr().clone()),

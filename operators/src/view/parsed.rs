@@ -8,8 +8,8 @@ use schemas::LatePolicy;
 use super::dimension::Split;
 use super::grouping::plain_keys;
 use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
-use super::rows::{as_cells, is_of_rows};
-use super::windowed::{Keys, check_counted};
+use super::rows::{as_cells, is_of_rows, rows_of};
+use super::windowed::{Keys, check_counted, check_counted_rows};
 use super::{ViewSource, dimension, side};
 
 /// A view, split at its aggregate.
@@ -27,6 +27,7 @@ pub(super) struct Parsed {
 pub(super) fn parse(source: &ViewSource<'_>, analyzed: &LogicalPlan) -> Result<Parsed> {
     if is_of_rows(analyzed) {
         dimension::refuse_in_rows(analyzed, source)?;
+        check_counted_rows(rows_of(analyzed), source.stream)?;
         return with_own_input(as_cells(analyzed, source)?, Keys::of);
     }
     let aggregate = find_aggregate(analyzed)?;

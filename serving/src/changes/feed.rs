@@ -2,22 +2,22 @@
 
 mod finals;
 mod joined;
+mod task;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
-use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use operators::view::Touched;
 use schemas::{Code, OutputMode, Problem, ViewDef};
 use storage::batch_view::BatchViewReader;
 use storage::snapshot::ViewSnapshot;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use self::joined::Joined;
+use self::task::{Mark, Task};
 use super::append::OpenRows;
 use super::compare::{compare, pieces};
 use super::contents;
@@ -68,45 +68,6 @@ pub struct Feed {
     rests: bool,
     /// When the reader heard something last; none before the first time.
     said: Option<Instant>,
-}
-
-/// What rows are final at, and how new they are.
-#[derive(Debug, Clone, Copy)]
-struct Mark {
-    version: u64,
-    watermark_us: Option<i64>,
-}
-
-/// What is to be handed over before the next look.
-enum Task {
-    Event(Event),
-    /// The rows of the whole view, and the turn to read them.
-    Rows(SendableRecordBatchStream, Arc<OwnedSemaphorePermit>, u64),
-    Cells(Arc<Step>, Touched),
-    /// The rows of the whole view, of which those are handed over that are final at a watermark.
-    Finals(SendableRecordBatchStream, Arc<OwnedSemaphorePermit>, Mark),
-    /// Touched cells in mode `append`, which may be of rows that were final.
-    Late(Arc<Step>, Touched, Option<i64>),
-    /// All cells of the step have been looked at: what is final at this watermark is handed over.
-    Closing(Arc<ViewSnapshot>, Option<i64>),
-    /// Rows that have become final, by their keys.
-    Close(Arc<ViewSnapshot>, RecordBatch),
-    Done(Cursor, Arc<ViewSnapshot>),
-}
-
-impl std::fmt::Debug for Task {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Event(_) => "Event",
-            Self::Rows(..) => "Rows",
-            Self::Cells(..) => "Cells",
-            Self::Finals(..) => "Finals",
-            Self::Late(..) => "Late",
-            Self::Closing(..) => "Closing",
-            Self::Close(..) => "Close",
-            Self::Done(..) => "Done",
-        })
-    }
 }
 
 impl Feed {

@@ -71,20 +71,22 @@ pub(super) fn late_rows(
     for placed in late {
         let mut rows = model.source_rows(&placed.event.0, dimension);
         rows.retain(|row| model.condition.as_ref().is_none_or(|condition| condition.value(row).truth() == Some(true)));
-        for row in rows {
-            let row: Vec<Value> = names.iter().map(|name| value(model, placed, &row, name)).collect();
+        for (ordinal, row) in rows.iter().enumerate() {
+            let row: Vec<Value> = names.iter().map(|name| value(model, placed, (ordinal, row), name)).collect();
             found.insert(row.iter().map(Value::key).collect(), row.into_iter().map(Expected::exact).collect());
         }
     }
     found.into_values().collect()
 }
 
-fn value(model: &ViewModel, placed: &Placed, row: &[Value], name: &str) -> Value {
+/// A column of the row with this number among the rows of its record.
+fn value(model: &ViewModel, placed: &Placed, (ordinal, row): (usize, &[Value]), name: &str) -> Value {
     let bounds = || model.window.as_ref().unwrap().only(placed.event.time_us());
     match name {
         "item" => row[ITEM].clone(),
         "_partition" => Value::Int(placed.partition.into()),
         "_offset" => Value::Int(placed.offset.into()),
+        "_ordinal" => Value::Int(i128::try_from(ordinal).unwrap()),
         "_append_time" => Value::Time(placed.append_us),
         "_event_time" => Value::Time(placed.event.time_us()),
         "_max_event_time" => placed.largest_before.map_or(Value::Null, Value::Time),

@@ -149,6 +149,32 @@ fn rows_that_are_left_out_are_on_the_side(#[values(5, 7, 8, 9, 10)] view: usize)
     assert_eq!(views[0].output_schema(), views[2].output_schema());
 }
 
+/// The same of views with an aggregate: also items of one record that are alike are each a row on the side.
+#[rstest]
+fn items_that_are_left_out_are_each_on_the_side(
+    #[values(
+        "SELECT tag, count(*) AS c FROM s CROSS JOIN UNNEST(s.tags) AS t(tag) GROUP BY tag",
+        "SELECT unnest(tags) AS tag, date_trunc('minute', at) AS m, count(*) AS c FROM s GROUP BY 1, 2",
+        "SELECT tag, window_end, count(*) AS c FROM HOP((SELECT *, unnest(tags) AS tag FROM s), at, INTERVAL '8 seconds', INTERVAL '1 minute') GROUP BY tag, window_end",
+        "SELECT label, tag, count(*) AS c FROM s JOIN t ON s.k = t.code, UNNEST(s.tags) AS u(tag) WHERE tag <> 'sql' GROUP BY label, tag"
+    )]
+    sql: &str,
+) {
+    let folded = |late| {
+        let view = compile_posts(sql, late).unwrap_or_else(|e| panic!("{}", e.text()));
+        let (states, counts) = fold(&view, 300, false);
+        let counted = states.column_by_name("_n").unwrap().as_primitive::<Int64Type>().values().to_vec();
+        (counted, counts, view)
+    };
+    let [(all, ..), (kept, left_out, _), (side, counts, view)] =
+        [LatePolicy::Include, LatePolicy::Side, LatePolicy::Only].map(folded);
+    assert!(!side.is_empty() && side.iter().all(|rows| *rows == 1), "{side:?}");
+    assert_eq!(kept.iter().sum::<i64>() + side.len() as i64, all.iter().sum::<i64>());
+    assert_eq!((left_out.late, counts.late), (counts.counted, 0));
+    assert!(view.output_schema().column_with_name("_ordinal").is_some(), "what tells the rows apart is shown");
+    assert!(!view.is_of_rows());
+}
+
 /// A new version of a table changes any row, and a row without a group is in no window of its own: neither is ever
 /// final. The late events beside a view are those of the stream, whatever the table says.
 #[test]
@@ -201,6 +227,17 @@ fn rows_are_keyed_by_position_and_number() {
     assert_eq!(names, ["k", "tag", "tags"]);
 }
 
+/// Windows of so many records are of one partition: rows show of which.
+#[test]
+fn rows_of_counted_windows_show_their_partition() {
+    let view = compile_posts("SELECT _partition AS p, window_start, k FROM COUNT_WINDOW(s, 64)", LatePolicy::Include);
+    let (states, counts) = fold(&view.unwrap_or_else(|e| panic!("{}", e.text())), 300, true);
+    assert_eq!((states.num_rows(), counts.counted), (300, 300));
+    let starts = states.column_by_name("s1").unwrap();
+    let start = |row: usize| arrow::util::display::array_value_to_string(starts, row).unwrap();
+    assert_eq!([0, 63, 64, 299].map(start), ["0", "0", "64", "256"]);
+}
+
 /// What is the platform's own comes into a view only by a name of its own.
 #[test]
 fn all_columns_are_those_of_the_stream() {
@@ -241,6 +278,9 @@ fn a_row_that_is_counted_twice_is_seen() {
     "SELECT k, window_end FROM HOP(s, at, INTERVAL '1 second', INTERVAL '1 minute')",
     "a record lies in several windows"
 )]
+#[case::counted("SELECT window_start, k FROM COUNT_WINDOW(s, 4)", "_partition AS partition")]
+#[case::counted_star("SELECT * FROM COUNT_WINDOW(s, 4)", "_partition AS partition")]
+#[case::sliding("SELECT _partition AS p, window_end FROM COUNT_WINDOW(s, 3, 5)", "lies in several windows")]
 #[case::limit_inside("SELECT k FROM (SELECT * FROM s LIMIT 3) AS q JOIN t ON q.k = t.code", "LIMIT")]
 #[case::window_function("SELECT k, row_number() OVER (ORDER BY at) AS r FROM s", "window function")]
 #[case::now("SELECT k, now() AS at FROM s", "now()")]
