@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bifold::config::{Config, Role};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, PATIENCE, Server, one, rows};
+use crate::harness::{Client, PATIENCE, Server, config, one, rows};
 
 const SALES: &str = include_str!("../../schemas/examples/dimension.sql");
 const SKUS: u32 = 40;
@@ -172,6 +173,42 @@ async fn a_sink_of_the_whole_view_has_the_rows_of_a_new_version() {
         }
     }
     server.stop().await;
+}
+
+/// A node that owns nothing joins the version that the owner joins, also of a view that it knows already, and in both
+/// layers the same one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_only_serves_joins_the_newest_version() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let on = |folder: &Path| Config {
+        store_url: Some(format!("file://{}", folders[0].path().join("store").display())),
+        ..config(folder)
+    };
+    let owner = Server::start_with(on(folders[1].path())).await;
+    owner.client.try_sql(json!({ "sql": SALES, "files": { "products.csv": csv(1) } })).await.unwrap();
+    owner.client.ingest("sales", (0..60).map(sale).collect::<String>()).await;
+    assert_eq!(owner.client.run("sales_by_category").await["verdict"], "exact");
+    owner.client.ingest("sales", (60..90).map(sale).collect::<String>()).await;
+    let mut settings = Config { roles: vec![Role::Serving], ..on(folders[2].path()) };
+    settings.owner_url = Some(owner.platform.url().to_owned());
+    settings.auth.owner_token = Some(owner.platform.token().to_owned());
+    let node = Server::start_with(settings).await;
+    for version in 1..4 {
+        if version > 1 {
+            replace(&owner.client, version).await;
+        }
+        let begun = Instant::now();
+        while found(&node.client, "sales_by_category").await != expected(90, version) {
+            assert!(begun.elapsed() < PATIENCE, "the node has no version {version}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for client in [&owner.client, &node.client] {
+            assert_eq!(found(client, "batch.sales_by_category").await, expected(60, version), "version {version}");
+            assert_eq!(found(client, "sales_by_category").await, expected(90, version), "version {version}");
+        }
+    }
+    node.stop().await;
+    owner.stop().await;
 }
 
 /// The rows of a sink's file; none as long as there is no file.

@@ -32,6 +32,8 @@ const SETTING: &str = "CREATE STREAM s (id TEXT NOT NULL, k TEXT, x DOUBLE PRECI
     CREATE TABLE d (k TEXT, name TEXT) FROM FILE 'd.csv'; \
     CREATE MATERIALIZED VIEW base AS SELECT k, count(*) AS c FROM s GROUP BY k";
 
+const DIMENSION: &str = "k,name\na,alpha\nb,beta\n";
+
 /// One snippet: its texts by the name of their section.
 struct Case {
     system: String,
@@ -90,7 +92,7 @@ impl Case {
 }
 
 async fn set_up(client: &Client) {
-    client.try_sql(json!({ "sql": SETTING, "files": { "d.csv": "k,name\na,alpha\nb,beta\n" } })).await.unwrap();
+    client.try_sql(json!({ "sql": SETTING, "files": { "d.csv": DIMENSION } })).await.unwrap();
     let line = |(id, k, x, n, at): &(&str, &str, f64, i64, &str)| {
         json!({ "id": id, "k": k, "x": x, "n": n, "at": format!("2024-01-01T{at}:00Z") }).to_string() + "\n"
     };
@@ -105,7 +107,7 @@ async fn set_up(client: &Client) {
 async fn answer(client: &Client, script: &str) -> Result<String, String> {
     let mut last = Value::Null;
     for statement in script.split(";\n") {
-        let answer = client.try_sql(json!({ "sql": statement })).await;
+        let answer = client.try_sql(json!({ "sql": statement, "files": { "d.csv": DIMENSION } })).await;
         last = answer.map_err(|(_, problem)| format!("does not work: {}", problem["detail"].as_str().unwrap()))?;
         if let Some(rest) = statement.strip_prefix("CREATE MATERIALIZED VIEW ")
             && !statement.ends_with("WITH NO DATA")
