@@ -67,26 +67,49 @@ pub(super) fn late_rows(
         return all.answer(&late.cloned().collect::<Vec<_>>(), dimension).rows.unwrap();
     }
     let model = &model.folded();
-    let mut found: BTreeMap<Vec<Key>, Vec<Expected>> = BTreeMap::new();
+    let mut found: BTreeMap<(Vec<Key>, usize), Vec<Expected>> = BTreeMap::new();
     for placed in late {
         let mut rows = model.source_rows(&placed.event.0, dimension);
         rows.retain(|row| model.condition.as_ref().is_none_or(|condition| condition.value(row).truth() == Some(true)));
         for (ordinal, row) in rows.iter().enumerate() {
-            let row: Vec<Value> = names.iter().map(|name| value(model, placed, (ordinal, row), name)).collect();
-            found.insert(row.iter().map(Value::key).collect(), row.into_iter().map(Expected::exact).collect());
+            let row: Vec<Value> = names.iter().map(|name| value(model, placed, row, name)).collect();
+            // items that are alike are several rows, rows of a table that are alike are one
+            let number = if model.unnest.is_some() { ordinal } else { 0 };
+            let key = (row.iter().map(Value::key).collect(), number);
+            found.insert(key, row.into_iter().map(Expected::exact).collect());
         }
     }
     found.into_values().collect()
 }
 
-/// A column of the row with this number among the rows of its record.
-fn value(model: &ViewModel, placed: &Placed, (ordinal, row): (usize, &[Value]), name: &str) -> Value {
+/// Takes the column with the number of a row out: the rows of a record have 0, 1, … in any order, as that of the
+/// matches of a join is not told.
+pub(super) fn without_numbers(found: &mut [Vec<Value>], names: &mut Vec<&str>) -> Result<(), String> {
+    let Some(ordinal) = names.iter().position(|name| *name == "_ordinal") else { return Ok(()) };
+    names.remove(ordinal);
+    let place = ["_partition", "_offset"].map(|name| names.iter().position(|known| *known == name).unwrap());
+    let mut numbers: BTreeMap<[Key; 2], Vec<Value>> = BTreeMap::new();
+    for row in found {
+        let number = row.remove(ordinal);
+        numbers.entry(place.map(|column| row[column].key())).or_default().push(number);
+    }
+    for of_record in numbers.values_mut() {
+        of_record.sort_by_cached_key(Value::key);
+        let counted = (0..of_record.len()).map(|number| Value::Int(i128::try_from(number).unwrap()).key());
+        if !of_record.iter().map(Value::key).eq(counted) {
+            return Err(format!("the rows of a record have the numbers {of_record:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// A column of a row.
+fn value(model: &ViewModel, placed: &Placed, row: &[Value], name: &str) -> Value {
     let bounds = || model.window.as_ref().unwrap().only(placed.event.time_us());
     match name {
         "item" => row[ITEM].clone(),
         "_partition" => Value::Int(placed.partition.into()),
         "_offset" => Value::Int(placed.offset.into()),
-        "_ordinal" => Value::Int(i128::try_from(ordinal).unwrap()),
         "_append_time" => Value::Time(placed.append_us),
         "_event_time" => Value::Time(placed.event.time_us()),
         "_max_event_time" => placed.largest_before.map_or(Value::Null, Value::Time),
