@@ -188,7 +188,12 @@ fn view(options: &Options, stream: &StreamDef) -> anyhow::Result<Arc<View>> {
         let columns = rows.columns().iter().map(|values| cast(values, &DataType::Utf8View));
         Ok(RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_, _>>()?)?)
     });
-    let tables = [StaticTable { name: "ads".into(), rows: ads.collect::<anyhow::Result<_>>()?, identity: "1".into() }];
+    let tables = [StaticTable {
+        name: "ads".into(),
+        rows: ads.collect::<anyhow::Result<_>>()?,
+        identity: "1".into(),
+        is_late: false,
+    }];
     let by_campaign = "FROM TUMBLE(events, event_time, INTERVAL '10 seconds') AS e JOIN ads ON e.ad_id = ads.ad_id \
         WHERE event_type = 'view' GROUP BY campaign_id, window_start";
     let by_page = "FROM TUMBLE(events, event_time, INTERVAL '1 hour') GROUP BY page_id, window_start";

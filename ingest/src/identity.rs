@@ -86,6 +86,8 @@ impl<'a> KeyColumn<'a> {
             SqlType::Json => Self::Text(8, column.as_string_view_opt()?),
             SqlType::Date => Self::Date(column.as_primitive_opt::<Date32Type>()?),
             SqlType::TimestampTz => Self::Timestamp(column.as_primitive_opt::<TimestampMicrosecondType>()?),
+            // refused at CREATE STREAM
+            SqlType::Array(_) => return None,
         })
     }
 

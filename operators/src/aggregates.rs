@@ -41,6 +41,7 @@ mod tests;
 mod top_k;
 mod types;
 mod udaf;
+pub(crate) mod value;
 mod values;
 mod variance;
 

@@ -3,6 +3,8 @@
 //! Emptying it moves its vectors out: emptying is the snapshot. It never grows for ever and is
 //! never copied.
 
+mod appended;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
@@ -16,6 +18,7 @@ use datafusion::physical_plan::aggregates::{AggregateMode, aggregate_expressions
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use schemas::Problem;
 
+use self::appended::AppendedKeys;
 use crate::error::problem;
 use crate::view::{CellPlan, View};
 use crate::windows::{ALL_WINDOWS, WindowRange, Windows, coalesce, expand};
@@ -49,11 +52,22 @@ impl CellTable {
         Self::with_plan(&view.cells).map_err(|e| compute_problem(&e))
     }
 
+    /// [`CellTable::new`] where a key may come twice, also of cells that are one row each.
+    pub(crate) fn merging(view: &View) -> Result<Self, Problem> {
+        let keys = lookup_keys(&view.cells).and_then(|keys| Self::with_keys(&view.cells, keys));
+        keys.map_err(|e| compute_problem(&e))
+    }
+
     pub(crate) fn with_plan(plan: &CellPlan) -> Result<Self> {
-        let key_schema = plan.state_schema.project(&(0..plan.keys).collect::<Vec<_>>())?;
+        let keys: Box<dyn GroupValues> =
+            if plan.is_of_rows { Box::new(AppendedKeys::default()) } else { lookup_keys(plan)? };
+        Self::with_keys(plan, keys)
+    }
+
+    fn with_keys(plan: &CellPlan, groups: Box<dyn GroupValues>) -> Result<Self> {
         let widths = plan.aggregates.iter().map(|a| Ok(a.state_fields()?.len())).collect::<Result<_>>()?;
         Ok(Self {
-            groups: new_group_values(Arc::new(key_schema), &GroupOrdering::None)?,
+            groups,
             accumulators: plan.aggregates.iter().map(accumulator).collect::<Result<_>>()?,
             arguments: aggregate_expressions(&plan.aggregates, &AggregateMode::Partial, plan.keys)?,
             widths,
@@ -178,6 +192,12 @@ impl CellTable {
         self.groups.clear_shrink(0);
         Ok(RecordBatch::try_new(Arc::clone(&self.plan.answer_schema), columns)?)
     }
+}
+
+/// Keys that are looked up: each is there once.
+fn lookup_keys(plan: &CellPlan) -> Result<Box<dyn GroupValues>> {
+    let key_schema = plan.state_schema.project(&(0..plan.keys).collect::<Vec<_>>())?;
+    new_group_values(Arc::new(key_schema), &GroupOrdering::None)
 }
 
 fn accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {

@@ -1,6 +1,6 @@
 //! The hidden state columns `_n`, `_fp_hi`, `_fp_lo`, `_late` of every cell (DESIGN §5.3).
 //!
-//! `_n` counts the records of a cell, `_fp_*` is an additive 128-bit hash of their positions, `_late`
+//! `_n` counts the records of a cell (its rows, where a join or `UNNEST` makes several rows of a record), `_fp_*` is an additive 128-bit hash of their positions, `_late`
 //! counts those that came after their window had closed. They are a group under addition: they see
 //! a double count that `max` or a sketch would hide, and if exactly one record differs, the
 //! difference *is* that record's hash.
@@ -55,7 +55,17 @@ pub fn count_positions(ledger: &mut LedgerCounts, partition: Partition, range: R
 
 /// The one position in `range` whose hash is `(hi, lo)`: which record a difference is made of.
 pub fn find_position(partition: Partition, range: Range<Offset>, hi: u64, lo: u64) -> Option<Offset> {
-    range.into_iter().find(|offset| position_hash(partition, *offset) == (hi, lo))
+    find_rows(partition, range, 1, (hi, lo))
+}
+
+/// The one position in `range` of which so many rows have this hash together: a record that is several rows of
+/// one cell is counted in it as often.
+pub fn find_rows(partition: Partition, range: Range<Offset>, rows: u64, hash: (u64, u64)) -> Option<Offset> {
+    let of_rows = |offset: &Offset| {
+        let (hi, lo) = position_hash(partition, *offset);
+        (hi.wrapping_mul(rows), lo.wrapping_mul(rows)) == hash
+    };
+    range.into_iter().find(of_rows)
 }
 
 /// The aggregate: arguments partition (Int32), offset (Int64), late (Boolean).
@@ -230,5 +240,9 @@ mod tests {
         let hi = all.positions_hi.wrapping_sub(without.positions_hi);
         let lo = all.positions_lo.wrapping_sub(without.positions_lo);
         assert_eq!(find_position(2, 0..1000, hi, lo), Some(150));
+        // the same record three times in a cell
+        let thrice = (hi.wrapping_mul(3), lo.wrapping_mul(3));
+        assert_eq!(find_rows(2, 0..1000, 3, thrice), Some(150));
+        assert_eq!(find_rows(2, 0..1000, 2, thrice), None);
     }
 }

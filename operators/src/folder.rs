@@ -1,5 +1,7 @@
 //! The fold: records in, states out. The one piece of code that both layers run.
 
+mod pieces;
+
 use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::executor::block_on;
 use futures::{FutureExt, TryStreamExt};
 use parking_lot::Mutex;
+use schemas::limits::MICRO_BATCH_ROWS;
 use schemas::{Code, LedgerCounts, Offset, Partition, Problem};
 
 use crate::cells::{CellTable, compute_problem};
@@ -29,6 +32,23 @@ use crate::view::{FEED, View, feed_table};
 
 /// Every execution of a plan leaks about 1.2 KB of metrics until its states are reset.
 const EXECUTIONS_BEFORE_RESET: u32 = 1_000;
+
+/// Counts the rows of each record: they stand together, in the order that the row program gives them.
+#[derive(Debug, Default)]
+struct Ordinals {
+    offset: Option<i64>,
+    next: i32,
+}
+
+impl Ordinals {
+    fn next(&mut self, offset: i64) -> i32 {
+        if self.offset != Some(offset) {
+            *self = Self { offset: Some(offset), next: 0 };
+        }
+        self.next += 1;
+        self.next - 1
+    }
+}
 
 /// Folds records of one view into a table of cells. One per thread.
 #[derive(Debug)]
@@ -120,9 +140,24 @@ impl Folder {
     ) -> Result<LedgerCounts> {
         columns.push(Arc::new(Int32Array::from_value(partition as i32, rows)));
         columns.push(Arc::new(Int64Array::from_iter_values(base as i64..base as i64 + rows as i64)));
+        if !self.view.unnests() {
+            return self.fold_piece(partition, columns, rows);
+        }
+        let mut counts = LedgerCounts::default();
+        for piece in pieces::by_items(&columns, rows, MICRO_BATCH_ROWS) {
+            let part = columns.iter().map(|column| column.slice(piece.start, piece.len())).collect();
+            counts.add(&self.fold_piece(partition, part, piece.len())?);
+        }
+        Ok(counts)
+    }
+
+    /// Folds consecutive records of a partition at once; their rows are all there before they are folded.
+    fn fold_piece(&mut self, partition: Partition, columns: Vec<ArrayRef>, rows: usize) -> Result<LedgerCounts> {
         let mut counts = LedgerCounts { records: rows as u64, ..LedgerCounts::default() };
         let (mut last_kept, mut last_late) = (None, None);
+        let mut ordinals = Ordinals::default();
         for output in self.program.run(columns)? {
+            let output = self.numbered(output, &mut ordinals)?;
             let (kept, late) = self.split_late(output)?;
             counts.counted += self.records_in(&kept, &mut last_kept);
             if let Some(late) = late {
@@ -135,6 +170,16 @@ impl Folder {
         }
         counts.filtered = counts.records - counts.counted - counts.late;
         Ok(counts)
+    }
+
+    /// Rows that may be alike, each with its number among its record's rows.
+    fn numbered(&self, rows: RecordBatch, ordinals: &mut Ordinals) -> Result<RecordBatch> {
+        let Some(column) = self.view.cells.ordinal_column.filter(|_| self.view.fans_out()) else { return Ok(rows) };
+        let offsets = rows.column(self.view.cells.offset_column).as_primitive::<Int64Type>().values();
+        let numbers: Int32Array = offsets.iter().map(|offset| Some(ordinals.next(*offset))).collect();
+        let mut columns = rows.columns().to_vec();
+        columns[column] = Arc::new(numbers);
+        Ok(RecordBatch::try_new(rows.schema(), columns)?)
     }
 
     /// Rows that are kept, and the late ones apart if the view leaves them out.

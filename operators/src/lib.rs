@@ -13,6 +13,7 @@ mod checked;
 pub mod error;
 pub mod evidence;
 pub mod folder;
+mod lateral;
 pub mod laws;
 pub mod merged;
 pub mod row_finish;
@@ -22,6 +23,7 @@ pub mod view;
 pub mod windows;
 
 pub use folder::Folder;
+pub use lateral::{LateralPlanner, without_lateral};
 pub use merged::StateSource;
 pub use row_finish::RowFinish;
 pub use view::{Frontier, StaticTable, View, ViewSource, WINDOW_FINAL};

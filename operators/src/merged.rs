@@ -2,6 +2,8 @@
 //! from them to an answer.
 
 mod bounds;
+mod joined;
+mod rows;
 mod window_exec;
 
 use std::sync::Arc;
@@ -28,7 +30,7 @@ use datafusion::scalar::ScalarValue;
 
 use self::window_exec::WindowExec;
 use crate::aggregates::name_view;
-use crate::view::{CELLS, CellPlan, Frontier, View};
+use crate::view::{CELLS, CellPlan, Frontier, StaticTable, View};
 use crate::windows::{ALL_WINDOWS, WindowRange, Windows};
 
 /// Where the states of a view come from: a batch view, deltas, a tail, or all of them.
@@ -49,12 +51,25 @@ pub trait StateSource: Send + Sync + std::fmt::Debug {
 /// The view as a table with its output columns. Filters on keys are applied below the merge. `name` is what
 /// errors call the view.
 pub fn table(view: &Arc<View>, name: &str, source: Arc<dyn StateSource>) -> Result<Arc<dyn TableProvider>> {
-    over(view, view.finish().clone(), name, source)
+    table_at(view, name, source, view.current_dimension())
+}
+
+/// The same with this version of the table that the view joins when it is read.
+///
+/// # Errors
+/// As [`table`].
+pub fn table_at(
+    view: &Arc<View>,
+    name: &str,
+    source: Arc<dyn StateSource>,
+    dimension: Option<Arc<StaticTable>>,
+) -> Result<Arc<dyn TableProvider>> {
+    over(view, view.finish().clone(), name, source, dimension)
 }
 
 /// [`table`] with one more column at the end, [`crate::WINDOW_FINAL`]: true where no record that is in time can
 /// change the row any more; the frontier is that of the position that the states were read at. A view without windows over
-/// the event time has no such column.
+/// the event time has no such column, and neither has one that joins a table when it is read.
 ///
 /// # Errors
 /// As [`table`].
@@ -65,7 +80,7 @@ pub fn table_with_finality(
     frontier: &Frontier,
 ) -> Result<Arc<dyn TableProvider>> {
     let finish = view.finish_with_finality(frontier)?;
-    over(view, finish.unwrap_or_else(|| view.finish().clone()), name, source)
+    over(view, finish.unwrap_or_else(|| view.finish().clone()), name, source, view.current_dimension())
 }
 
 /// A finish as a table over the states.
@@ -74,8 +89,9 @@ fn over(
     finish: LogicalPlan,
     name: &str,
     source: Arc<dyn StateSource>,
+    dimension: Option<Arc<StaticTable>>,
 ) -> Result<Arc<dyn TableProvider>> {
-    let cells = provider_as_source(Arc::new(Cells { view: Arc::clone(view), source }));
+    let cells = provider_as_source(Arc::new(Cells { view: Arc::clone(view), source, dimension }));
     let plan = finish.transform_up(|node| match node {
         LogicalPlan::TableScan(mut scan) if scan.table_name.table() == CELLS => {
             scan.source = Arc::clone(&cells);
@@ -91,11 +107,12 @@ fn over(
 struct Cells {
     view: Arc<View>,
     source: Arc<dyn StateSource>,
+    dimension: Option<Arc<StaticTable>>,
 }
 
 impl Cells {
     fn plan(&self) -> &CellPlan {
-        &self.view.cells
+        self.view.answered()
     }
 
     fn is_key(&self, column: &Column) -> bool {
@@ -114,8 +131,10 @@ impl TableProvider for Cells {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // the columns of cells that are one row each are stored as they are
+        let is_stored = |column: &&Column| self.view.is_of_rows() || self.is_key(column);
         let below = |filter: &&Expr| {
-            if !self.view.is_global() && filter.column_refs().iter().all(|column| self.is_key(column)) {
+            if !self.view.is_global() && filter.column_refs().iter().all(is_stored) {
                 TableProviderFilterPushDown::Exact
             } else {
                 TableProviderFilterPushDown::Unsupported
@@ -133,13 +152,21 @@ impl TableProvider for Cells {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let all: Vec<usize> = (0..self.plan().answer_schema.fields().len()).collect();
         let wanted = projection.unwrap_or(&all);
-        let answer = Answer::of(&self.view, wanted)?;
         let filters: Vec<Expr> = filters.iter().map(unqualified).collect::<Result<_>>()?;
+        if self.view.is_of_rows() {
+            return rows::scan(self.plan(), self.source.as_ref(), session, wanted, filters).await;
+        }
+        let answer = Answer::of(&self.view, wanted)?;
+        let partitions = session.config().target_partitions();
+        if let (Some(dimension), Some(rows)) = (self.view.dimension(), &self.dimension) {
+            let (stored, wanted) = (&self.view.cells, answer.columns_behind_keys(&self.view));
+            let states = joined::scan((dimension, rows), stored, self.source.as_ref(), session, &wanted).await?;
+            return answer.plan(&self.view, filtered(session, states, filters)?, partitions);
+        }
         let split = Split::of(self.plan(), filters);
         let plans = self.source.scan(session, &answer.state_columns, &split.below).await?;
         let states = union(plans, &answer.state_schema)?;
         let states = filtered(session, states, split.below)?;
-        let partitions = session.config().target_partitions();
         if self.plan().windows.is_none() {
             return answer.plan(&self.view, states, partitions);
         }
@@ -234,7 +261,7 @@ struct Answer {
 
 impl Answer {
     fn of(view: &View, wanted: &[usize]) -> Result<Self> {
-        let plan = &view.cells;
+        let plan = view.answered();
         let mut aggregates: Vec<usize> = wanted.iter().filter(|c| **c >= plan.keys).map(|c| c - plan.keys).collect();
         aggregates.sort_unstable();
         aggregates.dedup();
@@ -255,9 +282,15 @@ impl Answer {
         Ok(Self { wanted: wanted.to_vec(), aggregates, state_columns, state_schema })
     }
 
+    /// Names of the state columns that are needed behind the keys.
+    fn columns_behind_keys(&self, view: &View) -> Vec<String> {
+        let keys = view.answered().keys;
+        self.state_schema.fields().iter().skip(keys).map(|field| field.name().clone()).collect()
+    }
+
     /// The view's cells with only the aggregates that are answered.
     fn cells(&self, view: &View) -> Result<CellPlan> {
-        let plan = &view.cells;
+        let plan = view.answered();
         let mut answered: Vec<usize> = (0..plan.keys).collect();
         answered.extend(self.aggregates.iter().map(|aggregate| plan.keys + aggregate));
         Ok(CellPlan {
@@ -270,7 +303,7 @@ impl Answer {
     }
 
     fn plan(&self, view: &View, states: Arc<dyn ExecutionPlan>, partitions: usize) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = &view.cells;
+        let plan = view.answered();
         let keys = if view.is_global() { 0 } else { plan.keys };
         let schema = states.schema();
         let group_by = PhysicalGroupBy::new_single((0..keys).map(|index| key(&schema, index)).collect());
@@ -292,7 +325,7 @@ impl Answer {
     }
 
     fn rename(&self, view: &View, merged: Arc<dyn ExecutionPlan>, keys: usize) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = &view.cells;
+        let plan = view.answered();
         let columns = self.wanted.iter().map(|wanted| -> Result<(Arc<dyn PhysicalExpr>, String)> {
             let name = plan.answer_schema.field(*wanted).name().clone();
             if *wanted < plan.keys && view.is_global() {

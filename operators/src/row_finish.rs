@@ -37,7 +37,7 @@ impl RowFinish {
     /// The finish of a view, if each of its rows depends on one cell alone. A sort is left out: the order
     /// of a view's rows is no promise.
     pub fn of(view: &View) -> Option<Self> {
-        if view.is_global() {
+        if view.is_global() || view.dimension().is_some() {
             return None;
         }
         let mut steps = vec![];

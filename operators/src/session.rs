@@ -10,6 +10,7 @@ use datafusion::logical_expr::AggregateUDF;
 use datafusion::prelude::SessionConfig;
 
 use crate::checked::CheckedArithmetic;
+use crate::lateral::LateralPlanner;
 use crate::{aggregates, bounded, buckets, windows};
 
 /// Settings that views and queries share. Serving sets `target_partitions` and Parquet options on top.
@@ -48,6 +49,7 @@ fn with_functions(config: SessionConfig, runtime: Arc<RuntimeEnv>, aggregates: V
     // without it a session has the unbounded functions
     let _ = bounded::bound(&mut state);
     let _ = state.register_relation_planner(Arc::new(windows::WindowPlanner::default()));
+    let _ = state.register_relation_planner(Arc::new(LateralPlanner));
     state.add_analyzer_rule(Arc::new(CheckedArithmetic::default()));
     state
 }

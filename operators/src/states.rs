@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow_row::{RowConverter, Rows, SortField};
 use schemas::{Code, Problem};
 
@@ -45,7 +45,12 @@ pub fn sort(view: &View, states: &RecordBatch) -> Result<RecordBatch, Problem> {
 
 /// Merges states (⊕): sorted by key, each key once. Equal multisets of records give equal bytes.
 pub fn merge(view: &View, parts: &[RecordBatch]) -> Result<RecordBatch, Problem> {
-    let mut table = CellTable::new(view)?;
+    if view.is_of_rows()
+        && let Some(united) = unite(view, parts)?
+    {
+        return Ok(united);
+    }
+    let mut table = CellTable::merging(view)?;
     for part in parts {
         table.merge(part)?;
     }
@@ -53,6 +58,19 @@ pub fn merge(view: &View, parts: &[RecordBatch]) -> Result<RecordBatch, Problem>
         Some(states) => sort(view, &states),
         None => Ok(RecordBatch::new_empty(Arc::clone(view.state_schema()))),
     }
+}
+
+/// The union of cells that are one row each, sorted by key; none if a key is there twice, which only a record
+/// that was counted twice can lead to: then evidence has to be added up.
+fn unite(view: &View, parts: &[RecordBatch]) -> Result<Option<RecordBatch>, Problem> {
+    let all = concat_batches(view.state_schema(), parts).map_err(|e| arrow_problem(&e))?;
+    let keys = keys(view, &all)?;
+    let mut order: Vec<u32> = (0..all.num_rows() as u32).collect();
+    order.sort_by(|a, b| keys.row(*a as usize).cmp(&keys.row(*b as usize)));
+    if order.windows(2).any(|pair| keys.row(pair[0] as usize) == keys.row(pair[1] as usize)) {
+        return Ok(None);
+    }
+    take_record_batch(&all, &UInt32Array::from(order)).map(Some).map_err(|e| arrow_problem(&e))
 }
 
 /// True if row `a` of `left` and row `b` of `right` have the same bytes in a column.

@@ -6,12 +6,16 @@
 //! ```
 
 mod compile;
+mod dimension;
 mod feed;
 mod finality;
 mod grouping;
 mod hidden;
+mod parsed;
 mod reads;
 mod refuse;
+mod rows;
+mod shown;
 mod side;
 #[cfg(test)]
 mod tests;
@@ -20,6 +24,7 @@ mod windowed;
 
 use std::sync::Arc;
 
+pub(crate) use dimension::{Dimension, STATES};
 pub(crate) use feed::{FEED, feed_table};
 use finality::Finality;
 pub use finality::{Frontier, WINDOW_FINAL};
@@ -47,8 +52,10 @@ pub struct StaticTable {
     pub name: String,
     /// Its rows; at least one (possibly empty) batch, for the schema.
     pub rows: Vec<RecordBatch>,
-    /// Id and version, for the semantic hash.
+    /// Id and version, for the semantic hash; of a table that changes its id alone.
     pub identity: String,
+    /// True if its rows may change: then it is joined when a view is read, and never while records are folded.
+    pub is_late: bool,
 }
 
 /// What a view is compiled from.
@@ -77,10 +84,14 @@ pub struct View {
     feed_schema: SchemaRef,
     /// Below the aggregate, reading [`FEED`].
     program: LogicalPlan,
-    /// True if one record can become several rows (a join).
+    /// True if one record can become several rows (a join, `UNNEST`).
     fans_out: bool,
+    /// True if arrays are taken apart.
+    unnests: bool,
     planner: SessionState,
     pub(crate) cells: CellPlan,
+    /// The table that is joined to the cells when they are read.
+    dimension: Option<Dimension>,
     /// When a cell's window is final, if it has one over the event time.
     finality: Option<Finality>,
     /// Above the aggregate, reading [`CELLS`].
@@ -107,6 +118,10 @@ pub struct CellPlan {
     /// Index of the partition and offset columns and of the lateness in the row schema.
     pub(crate) offset_column: usize,
     pub(crate) late_column: Option<usize>,
+    /// Where rows of one record may be alike and are told apart: which of them a row is. The fold fills it in.
+    pub(crate) ordinal_column: Option<usize>,
+    /// Each cell is one row of a view without an aggregate.
+    pub(crate) is_of_rows: bool,
     /// How windows are made of the cells, where a cell is not a window.
     pub(crate) windows: Option<Windows>,
 }
@@ -162,11 +177,66 @@ impl View {
         self.beyond_plain_sql
     }
 
+    /// True for a view without an aggregate: each of its cells is one row of one record, and no cell has to be
+    /// merged with another.
+    pub fn is_of_rows(&self) -> bool {
+        self.cells.is_of_rows
+    }
+
+    /// True if rows of the view can be compared with plain SQL's only all together: no column of theirs says
+    /// which cells they are made of.
+    pub fn is_compared_whole(&self) -> bool {
+        self.makes_windows() || self.is_of_rows() || self.dimension.is_some()
+    }
+
+    /// The name of the table that is joined when the view is read.
+    pub fn dimension_table(&self) -> Option<String> {
+        self.dimension.as_ref().map(Dimension::table)
+    }
+
+    /// The version of that table that an answer made now would join.
+    pub fn current_dimension(&self) -> Option<Arc<StaticTable>> {
+        self.dimension.as_ref().map(Dimension::current)
+    }
+
+    /// From the next answer on, this version of the table is joined. Another table is of no use.
+    pub fn set_dimension(&self, table: &StaticTable) {
+        if let Some(dimension) =
+            self.dimension.as_ref().filter(|dimension| dimension.current().identity == table.identity)
+        {
+            dimension.set(table);
+        }
+    }
+
+    pub(crate) fn dimension(&self) -> Option<&Dimension> {
+        self.dimension.as_ref()
+    }
+
+    /// The cells as they are answered: with the view's own keys.
+    pub(crate) fn answered(&self) -> &CellPlan {
+        self.dimension.as_ref().map_or(&self.cells, |dimension| &dimension.answered)
+    }
+
+    /// How many columns of the answered cells are keys, and their types.
+    pub fn answered_keys(&self) -> Vec<arrow::datatypes::DataType> {
+        let cells = self.answered();
+        cells.answer_schema.fields().iter().take(cells.keys).map(|field| field.data_type().clone()).collect()
+    }
+
     /// For each output column the key column of the answered cells that it is, if the finish only renames it: a
-    /// filter on it can be answered by the index ([`View::stored_keys`]).
+    /// filter on it can be answered by the index ([`View::stored_keys`]). None where the cells are answered by
+    /// other keys than they are stored by.
     pub fn output_keys(&self) -> Vec<Option<usize>> {
+        if self.dimension.is_some() {
+            return vec![None; self.finish.schema().fields().len()];
+        }
+        self.shown_keys()
+    }
+
+    /// For each output column the key column of the answered cells that it is, if the finish only renames it.
+    pub fn shown_keys(&self) -> Vec<Option<usize>> {
         let columns = self.finish.schema().columns();
-        columns.iter().map(|column| compile::key_behind(&self.finish, column)).collect()
+        columns.iter().map(|column| shown::key_behind(&self.finish, column)).collect()
     }
 
     pub(crate) fn program(&self) -> (&LogicalPlan, &SessionState, &SchemaRef) {
@@ -177,7 +247,12 @@ impl View {
         &self.finish
     }
 
-    pub(crate) fn fans_out(&self) -> bool {
+    /// True if one record can become several rows.
+    pub fn fans_out(&self) -> bool {
         self.fans_out
+    }
+
+    pub(crate) fn unnests(&self) -> bool {
+        self.unnests
     }
 }

@@ -11,7 +11,8 @@ CREATE STREAM events (
   WATERMARK FOR event_time AS event_time - INTERVAL '10 seconds'
 ) WITH (partitions = 4);
 
-CREATE TABLE ads (ad_id TEXT NOT NULL, campaign_id TEXT NOT NULL) FROM FILE 'ads.csv';
+CREATE TABLE ads (ad_id TEXT NOT NULL, campaign_id TEXT NOT NULL) FROM FILE 'ads.csv'
+  WITH (join = 'pinned');  -- an ad never changes its campaign
 
 CREATE MATERIALIZED VIEW campaign_views
   REFRESH MANUAL

@@ -1,5 +1,7 @@
 //! Columns: SQL types, the one Arrow type of each (precondition H4), and the platform's own columns.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use serde::{Deserialize, Serialize};
 
@@ -86,15 +88,93 @@ pub enum SqlType {
     TimestampTz,
     /// `JSON`, `JSONB`: the text of a JSON value
     Json,
+    /// `TEXT[]`, `BIGINT[]`, …: a list of values of one type
+    Array(ItemType),
+}
+
+/// The types that the items of an array can have: those of one value. An item may be null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemType {
+    /// `BOOLEAN[]`
+    Boolean,
+    /// `SMALLINT[]`
+    SmallInt,
+    /// `INT[]`
+    Int,
+    /// `BIGINT[]`
+    BigInt,
+    /// `REAL[]`
+    Real,
+    /// `DOUBLE PRECISION[]`
+    Double,
+    /// `NUMERIC(precision, scale)[]`
+    Numeric {
+        /// Digits in all, 1 to 38.
+        precision: u8,
+        /// Digits after the point.
+        scale: i8,
+    },
+    /// `TEXT[]`
+    Text,
+    /// `DATE[]`
+    Date,
+    /// `TIMESTAMPTZ[]`
+    TimestampTz,
+}
+
+impl ItemType {
+    /// The type of an item as that of a column.
+    pub fn sql_type(self) -> SqlType {
+        match self {
+            Self::Boolean => SqlType::Boolean,
+            Self::SmallInt => SqlType::SmallInt,
+            Self::Int => SqlType::Int,
+            Self::BigInt => SqlType::BigInt,
+            Self::Real => SqlType::Real,
+            Self::Double => SqlType::Double,
+            Self::Numeric { precision, scale } => SqlType::Numeric { precision, scale },
+            Self::Text => SqlType::Text,
+            Self::Date => SqlType::Date,
+            Self::TimestampTz => SqlType::TimestampTz,
+        }
+    }
+
+    /// The items of an array of such columns; none for a type that no array has.
+    pub fn of(sql_type: SqlType) -> Option<Self> {
+        Some(match sql_type {
+            SqlType::Boolean => Self::Boolean,
+            SqlType::SmallInt => Self::SmallInt,
+            SqlType::Int => Self::Int,
+            SqlType::BigInt => Self::BigInt,
+            SqlType::Real => Self::Real,
+            SqlType::Double => Self::Double,
+            SqlType::Numeric { precision, scale } => Self::Numeric { precision, scale },
+            SqlType::Text => Self::Text,
+            SqlType::Date => Self::Date,
+            SqlType::TimestampTz => Self::TimestampTz,
+            SqlType::Json | SqlType::Array(_) => return None,
+        })
+    }
+
+    /// The one Arrow field of an item. A text is `Utf8`: a slice of an array of it is written without what lies
+    /// around it, which the buffers of `Utf8View` below a list are not.
+    pub fn field(self) -> Field {
+        let data_type = match self {
+            Self::Text => DataType::Utf8,
+            other => other.sql_type().arrow(),
+        };
+        Field::new_list_field(data_type, true)
+    }
 }
 
 impl SqlType {
-    /// Bytes that a value takes in an Arrow column; of a text its view.
+    /// Bytes that a value takes in an Arrow column; of a text its view, of an array where its items begin.
     pub fn value_bytes(self) -> usize {
         match self {
             Self::Boolean => 1,
             Self::SmallInt => 2,
-            Self::Int | Self::Real | Self::Date => 4,
+            Self::Int | Self::Real | Self::Date | Self::Array(_) => 4,
             Self::BigInt | Self::Double | Self::TimestampTz => 8,
             Self::Numeric { .. } | Self::Text | Self::Json => 16,
         }
@@ -113,6 +193,7 @@ impl SqlType {
             Self::Text | Self::Json => DataType::Utf8View,
             Self::Date => DataType::Date32,
             Self::TimestampTz => timestamp_type(),
+            Self::Array(item) => DataType::List(Arc::new(item.field())),
         }
     }
 
@@ -130,6 +211,7 @@ impl SqlType {
             Self::Date => "DATE".into(),
             Self::TimestampTz => "TIMESTAMPTZ".into(),
             Self::Json => "JSONB".into(),
+            Self::Array(item) => format!("{}[]", item.sql_type().sql()),
         }
     }
 }

@@ -16,7 +16,7 @@ pub mod stream;
 pub mod transport;
 pub mod view;
 
-pub use column::{ColumnDef, SqlType};
+pub use column::{ColumnDef, ItemType, SqlType};
 pub use documents::catalog::Catalog;
 pub use documents::certificate::{Certificate, Verdict};
 pub use documents::ledger::{IntakeBucket, IntakeCounts, LedgerCounts};
@@ -26,4 +26,4 @@ pub use problem::{Code, Problem};
 pub use sink::{OutputMode, SinkDef, SinkTarget};
 pub use stream::{LatePolicy, OnBadData, StreamDef};
 pub use transport::{LogKind, RecordFormat, TopicSource, Transport};
-pub use view::{Refresh, TableDef, ViewDef};
+pub use view::{Refresh, TableDef, TableJoin, ViewDef};

@@ -130,10 +130,11 @@ pub fn sink_sql(sink: &SinkDef, view: &str) -> String {
 pub fn table_sql(table: &TableDef) -> String {
     let columns: Vec<String> = table.columns.iter().map(column).collect();
     format!(
-        "CREATE TABLE {} (\n  {}\n) FROM FILE {}",
+        "CREATE TABLE {} (\n  {}\n) FROM FILE {}\n  WITH (join = '{}')",
         quoted(&table.name),
         columns.join(",\n  "),
-        literal(&table.source)
+        literal(&table.source),
+        table.join.as_str()
     )
 }
 

@@ -35,7 +35,7 @@ use crate::problem::{Problem, SqlPosition};
 use crate::sink::{OutputMode, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData};
 use crate::transport::Transport;
-use crate::view::Refresh;
+use crate::view::{Refresh, TableJoin};
 
 /// One statement of a script.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +44,7 @@ pub enum Statement {
     CreateStream(CreateStream),
     /// `CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] …`
     CreateView(CreateView),
-    /// `CREATE TABLE … FROM FILE '…'`
+    /// `CREATE [OR REPLACE] TABLE … FROM FILE '…' [WITH (join = …)]`
     CreateTable(CreateTable),
     /// `CREATE SINK … FROM view WITH (…)`
     CreateSink(CreateSink),
@@ -157,13 +157,17 @@ pub struct CreateView {
     pub sql_position: SqlPosition,
 }
 
-/// `CREATE TABLE … FROM FILE`.
+/// `CREATE [OR REPLACE] TABLE … FROM FILE`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateTable {
     /// Name.
     pub name: String,
     /// No error if it exists.
     pub if_not_exists: bool,
+    /// A new version of an existing one.
+    pub or_replace: bool,
+    /// When views join it: `WITH (join = …)`, default late.
+    pub join: TableJoin,
     /// Columns.
     pub columns: Vec<ColumnDef>,
     /// The CSV file.

@@ -58,7 +58,36 @@ pub struct ViewDef {
     pub created_at_us: i64,
 }
 
-/// A static table: rows loaded once from a file, kept in the data folder.
+/// When the rows of a table come to the records that a view joins with them (DESIGN §14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableJoin {
+    /// While records are folded, in the version that was there when the view was made. It cannot be replaced as long
+    /// as a view joins it.
+    #[default]
+    Pinned,
+    /// When the view is read, after ⊕, in the version that is there then. The default of `CREATE TABLE`.
+    Late,
+}
+
+impl TableJoin {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Late, Self::Pinned];
+
+    /// As SQL has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Late => "late",
+        }
+    }
+
+    fn is_pinned(&self) -> bool {
+        *self == Self::Pinned
+    }
+}
+
+/// A table: rows loaded from a file, kept in the data folder. Its content changes as a whole, by a new version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableDef {
     /// Names all of its files.
@@ -71,6 +100,9 @@ pub struct TableDef {
     pub source: String,
     /// Which load this is.
     pub version: u32,
+    /// When views join it.
+    #[serde(default, skip_serializing_if = "TableJoin::is_pinned")]
+    pub join: TableJoin,
     /// Rows in this version.
     pub rows: u64,
     /// Microseconds since the epoch.

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicUsize;
 use operators::{View, ViewSource, states};
 use schemas::documents::run::RunDocument;
 use schemas::problem::SqlPosition;
-use schemas::view::{Refresh, TableDef};
+use schemas::view::{Refresh, TableDef, TableJoin};
 use schemas::{Catalog, Certificate, Cut, LatePolicy, Limits, ViewDef};
 use storage::Store;
 use storage::clock::ManualClock;
@@ -62,6 +62,7 @@ impl World {
             columns: vec![],
             source: "regions.csv".into(),
             version: 1,
+            join: TableJoin::Pinned,
             rows: 2,
             created_at_us: NOW_US,
         };

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use rstest::rstest;
+use serde_json::{Value, json};
+
 use crate::harness::PATIENCE;
 
 /// Shell lines of the fenced blocks of a document.
@@ -150,4 +153,52 @@ async fn the_demo_runs_to_its_end() {
     let arguments = bifold::arguments::Arguments::parse_from(["bifold", "demo", "--events", "100000"]);
     tokio::time::timeout(PATIENCE, bifold::commands::dispatch(arguments)).await.expect("in time").unwrap();
     assert!(!Path::new("bifold-data").exists(), "the demo leaves nothing behind");
+}
+
+/// The fenced blocks of a page in their order: language, text.
+fn blocks(document: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(document).unwrap();
+    let fenced = text.split("```").skip(1).step_by(2).map(str::to_owned);
+    fenced.map(|block| block.split_once('\n').map(|(language, text)| (language.into(), text.into())).unwrap()).collect()
+}
+
+/// R-107: what a page shows is what happens: `csv` is the file of the `sql` behind it, `json` are events, and `text`
+/// has queries, each with the rows of its answer below it.
+#[rstest]
+#[case::rows("rows", "notes", 2)]
+#[case::dimensions("dimensions", "sales", 2)]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_a_page_are_right(#[case] page: &str, #[case] stream: &str, #[case] queries: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = crate::harness::Server::start(folder.path()).await;
+    let (mut file, mut asked) = (String::new(), 0);
+    for (language, text) in blocks(&format!("../docs/{page}.md")) {
+        match language.as_str() {
+            "csv" => file = text,
+            "json" => drop(server.client.ingest(stream, text).await),
+            "sql" => {
+                let body = json!({ "sql": text, "files": { "products.csv": file } });
+                server.client.try_sql(body).await.unwrap_or_else(|(_, problem)| panic!("{page}: {problem}\n{text}"));
+            }
+            "text" => {
+                let (mut query, mut found) = (String::new(), vec![]);
+                for line in text.lines() {
+                    if line.starts_with('[') {
+                        assert!(!found.is_empty(), "{page}: {query}: no row {line}");
+                        let row: Value = serde_json::from_str(line).unwrap();
+                        assert_eq!(found.remove(0), row, "{page}: {query}");
+                    } else {
+                        assert!(found.is_empty(), "{page}: {query}: also {found:?}");
+                        line.clone_into(&mut query);
+                        found = crate::harness::rows(&server.client.sql(line).await).clone();
+                        asked += 1;
+                    }
+                }
+                assert!(found.is_empty(), "{page}: {query}: also {found:?}");
+            }
+            other => panic!("{page}: a block of {other}"),
+        }
+    }
+    assert_eq!(asked, queries, "{page}");
+    server.stop().await;
 }

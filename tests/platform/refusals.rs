@@ -28,7 +28,6 @@ const STREAM: &str = "CREATE STREAM s (id TEXT NOT NULL, k TEXT, x DOUBLE PRECIS
 #[case::other_stream("SELECT s.k, count(*) FROM s JOIN t ON s.id = t.id GROUP BY s.k", "the streams")]
 #[case::distinct_on("SELECT DISTINCT ON (k) k, x FROM s", "first_value(x ORDER BY k)")]
 #[case::distinct_inside("SELECT count(*) FROM (SELECT DISTINCT k FROM s) AS q", "DISTINCT")]
-#[case::no_aggregate("SELECT k FROM s", "without an aggregate")]
 #[case::subquery("SELECT k, count(*) FROM s WHERE x > (SELECT max(x) FROM s) GROUP BY k", "")]
 #[case::month_window(
     "SELECT window_start, count(*) FROM TUMBLE(s, at, INTERVAL '1 month') GROUP BY 1",

@@ -28,8 +28,11 @@ const EVENTS: [(&str, &str, f64, i64, &str); 5] = [
 const SETTING: &str = "CREATE STREAM s (id TEXT NOT NULL, k TEXT, x DOUBLE PRECISION, n BIGINT, at TIMESTAMPTZ NOT NULL, \
     PRIMARY KEY (id), WATERMARK FOR at AS at); \
     CREATE STREAM t (id TEXT NOT NULL, y BIGINT, PRIMARY KEY (id)); \
+    CREATE STREAM posts (id TEXT NOT NULL, tags TEXT[], PRIMARY KEY (id)); \
     CREATE TABLE d (k TEXT, name TEXT) FROM FILE 'd.csv'; \
     CREATE MATERIALIZED VIEW base AS SELECT k, count(*) AS c FROM s GROUP BY k";
+
+const DIMENSION: &str = "k,name\na,alpha\nb,beta\n";
 
 /// One snippet: its texts by the name of their section.
 struct Case {
@@ -89,11 +92,14 @@ impl Case {
 }
 
 async fn set_up(client: &Client) {
-    client.try_sql(json!({ "sql": SETTING, "files": { "d.csv": "k,name\na,alpha\nb,beta\n" } })).await.unwrap();
+    client.try_sql(json!({ "sql": SETTING, "files": { "d.csv": DIMENSION } })).await.unwrap();
     let line = |(id, k, x, n, at): &(&str, &str, f64, i64, &str)| {
         json!({ "id": id, "k": k, "x": x, "n": n, "at": format!("2024-01-01T{at}:00Z") }).to_string() + "\n"
     };
     client.ingest("s", EVENTS.iter().map(line).collect::<String>()).await;
+    let post = |(id, tags): (&str, &[&str])| json!({ "id": id, "tags": tags }).to_string() + "\n";
+    let posts: [(&str, &[&str]); 3] = [("1", &["x", "y", "x"]), ("2", &["y"]), ("3", &[])];
+    client.ingest("posts", posts.into_iter().map(post).collect::<String>()).await;
     client.ingest("t", "{\"id\":\"1\",\"y\":100}\n{\"id\":\"3\",\"y\":300}\n").await;
 }
 
@@ -101,7 +107,7 @@ async fn set_up(client: &Client) {
 async fn answer(client: &Client, script: &str) -> Result<String, String> {
     let mut last = Value::Null;
     for statement in script.split(";\n") {
-        let answer = client.try_sql(json!({ "sql": statement })).await;
+        let answer = client.try_sql(json!({ "sql": statement, "files": { "d.csv": DIMENSION } })).await;
         last = answer.map_err(|(_, problem)| format!("does not work: {}", problem["detail"].as_str().unwrap()))?;
         if let Some(rest) = statement.strip_prefix("CREATE MATERIALIZED VIEW ")
             && !statement.ends_with("WITH NO DATA")

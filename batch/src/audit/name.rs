@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use operators::evidence::find_position;
+use operators::evidence::find_rows;
 use schemas::Cut;
 use schemas::documents::certificate::{CellCheck, CellDifference, RecordReference};
 
@@ -20,18 +20,26 @@ pub(super) struct Namer<'a> {
     base_cut: &'a Cut,
     cut: &'a Cut,
     positions_left: u64,
+    /// A record may be several rows of one cell.
+    fans_out: bool,
 }
 
 impl<'a> Namer<'a> {
     pub(super) fn new(auditor: &'a Auditor<'a>) -> Self {
-        Self { base_cut: auditor.base_cut(), cut: auditor.cut, positions_left: POSITIONS_MAX }
+        Self {
+            base_cut: auditor.base_cut(),
+            cut: auditor.cut,
+            positions_left: POSITIONS_MAX,
+            fans_out: auditor.view.fans_out(),
+        }
     }
 
     /// The record by which the cells differ, if exactly one does. Arguments: count, hash high, hash low.
     pub(super) fn record(&mut self, batch: (u64, u64, u64), speed: (u64, u64, u64)) -> Option<RecordReference> {
         let (more, less, what) =
             if batch.0 > speed.0 { (batch, speed, "missing_in_speed") } else { (speed, batch, "extra_in_speed") };
-        if more.0 != less.0.wrapping_add(1) {
+        let rows = more.0.wrapping_sub(less.0);
+        if rows != 1 && !(self.fans_out && rows > 0) {
             return None;
         }
         let (hi, lo) = (more.1.wrapping_sub(less.1), more.2.wrapping_sub(less.2));
@@ -40,7 +48,7 @@ impl<'a> Namer<'a> {
         for (partition, range) in recent.chain(older) {
             let size = range.end.saturating_sub(range.start);
             self.positions_left = self.positions_left.checked_sub(size)?;
-            if let Some(offset) = find_position(partition, range, hi, lo) {
+            if let Some(offset) = find_rows(partition, range, rows, (hi, lo)) {
                 return Some(RecordReference { partition, offset, what: what.into() });
             }
         }

@@ -18,8 +18,10 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::prelude::SessionContext;
-use operators::{StateSource, StaticTable, View, buckets, merged, session, states, windows};
+use datafusion::prelude::{DataFrame, SessionContext};
+use operators::{
+    LateralPlanner, StateSource, StaticTable, View, buckets, merged, session, states, windows, without_lateral,
+};
 use schemas::column::{APPEND_TIME, PROCESSING_TIME};
 use schemas::documents::certificate::OracleCheck;
 use schemas::problem::SqlPosition;
@@ -29,6 +31,7 @@ use schemas::{Code, LatePolicy, Problem, StreamDef};
 use super::not_sampled;
 use crate::internal;
 
+mod rows;
 mod values;
 
 /// Differences that are put into words.
@@ -51,8 +54,8 @@ pub struct Oracle<'a> {
 pub struct OracleInput {
     /// The records, with the columns that the view reads.
     pub rows: Vec<RecordBatch>,
-    /// States of some cells that were folded from exactly these records; where cells are panes or sessions
-    /// ([`View::makes_windows`]), of all cells.
+    /// States of some cells that were folded from exactly these records; where cells are panes, sessions or rows
+    /// ([`View::is_compared_whole`]), of all cells.
     pub states: RecordBatch,
 }
 
@@ -68,8 +71,11 @@ impl Oracle<'_> {
         if self.view.is_beyond_plain_sql() {
             return Some("the view orders records by their position, or distinct values: plain SQL does not".into());
         }
-        let keys = self.view.output_keys();
-        let all_keys_are_shown = (0..self.view.key_columns()).all(|key| keys.contains(&Some(key)));
+        if self.view.is_of_rows() {
+            return None;
+        }
+        let keys = self.view.shown_keys();
+        let all_keys_are_shown = (0..self.view.answered_keys().len()).all(|key| keys.contains(&Some(key)));
         if !self.view.is_global() && !all_keys_are_shown {
             return Some("the view's columns do not name its cells".into());
         }
@@ -91,26 +97,29 @@ impl Oracle<'_> {
     /// # Errors
     /// Our own side failed; what plain SQL cannot do is a reason to skip instead.
     pub async fn check(&self, input: OracleInput) -> Result<OracleCheck, Problem> {
-        let ours = match self.ours(input.states.clone()).await {
+        // a table that changes must be the same one on both sides
+        let dimension = self.view.current_dimension();
+        let ours = match self.ours(input.states.clone(), dimension.clone()).await {
             Ok(ours) => ours,
             Err(error) => return without_answer(&error),
         };
-        match self.theirs(input.rows).await {
+        match self.theirs(input.rows, dimension.as_deref()).await {
+            Ok(theirs) if self.view.is_of_rows() => Ok(rows::compare(&ours, &theirs.rows)),
             Ok(theirs) => self.compare(&input.states, &ours, &theirs),
             Err(error) => Ok(not_sampled(format!("plain SQL cannot compute it: {}", first_line(&error)))),
         }
     }
 
     /// The sampled cells as the view answers them.
-    async fn ours(&self, states: RecordBatch) -> Result<RecordBatch> {
+    async fn ours(&self, states: RecordBatch, dimension: Option<Arc<StaticTable>>) -> Result<RecordBatch> {
         let state = session::state(session::config().with_target_partitions(1), Arc::default());
-        let table = merged::table(self.view, "new", memory_source(vec![states]))?;
+        let table = merged::table_at(self.view, "new", memory_source(vec![states]), dimension)?;
         let context = SessionContext::new_with_state(state);
         one_batch(&context.read_table(table)?.collect().await?, &self.view.output_schema())
     }
 
     /// Every row of the view by plain SQL.
-    async fn theirs(&self, rows: Vec<RecordBatch>) -> Result<Theirs> {
+    async fn theirs(&self, rows: Vec<RecordBatch>, dimension: Option<&StaticTable>) -> Result<Theirs> {
         let mut state = SessionStateBuilder::new().with_config(session::config()).with_default_features().build();
         for function in windows::functions() {
             let _ = state.register_udf(function);
@@ -120,14 +129,18 @@ impl Oracle<'_> {
         let records: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![rows])?);
         let known = vec![(self.stream.name.clone(), Arc::clone(&records))];
         state.register_relation_planner(Arc::new(windows::WindowPlanner::over(known)))?;
+        state.register_relation_planner(Arc::new(LateralPlanner))?;
         let context = SessionContext::new_with_state(state);
         context.register_table(self.stream.name.as_str(), records)?;
-        for table in self.tables {
+        let current = |table: &'_ StaticTable| dimension.filter(|current| current.name == table.name).cloned();
+        for table in self.tables.iter().map(|table| current(table).unwrap_or_else(|| table.clone())) {
             let Some(schema) = table.rows.first().map(RecordBatch::schema) else { continue };
             context
                 .register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![table.rows.clone()])?))?;
         }
         let frame = context.sql(&plain_windows(self.sql)).await?;
+        let (state, plan) = frame.into_parts();
+        let frame = DataFrame::new(state, without_lateral(plan)?);
         let expressions = output_expressions(frame.logical_plan());
         let schema = Arc::new(frame.schema().as_arrow().clone());
         Ok(Theirs { rows: one_batch(&frame.collect().await?, &schema)?, expressions })
@@ -172,7 +185,7 @@ impl Oracle<'_> {
         ours: (&RecordBatch, &RowsByKey),
         theirs: (&RecordBatch, &RowsByKey),
     ) -> std::result::Result<BTreeMap<Box<[u8]>, String>, Problem> {
-        if !self.view.makes_windows() {
+        if !self.view.is_compared_whole() {
             let keys = states::keys(self.view, states)?;
             let key = |(cell, key): (usize, arrow_row::Row<'_>)| {
                 let key = if self.view.is_global() { &[][..] } else { key.data() };
@@ -192,14 +205,15 @@ impl Oracle<'_> {
         if self.view.is_global() {
             return Ok((0..rows.num_rows()).map(|row| (Box::from(&[][..]), row)).collect());
         }
-        let shown = self.view.output_keys();
+        let shown = self.view.shown_keys();
+        let types = self.view.answered_keys();
         let mut columns: Vec<ArrayRef> = Vec::new();
-        for key in 0..self.view.key_columns() {
+        for (key, data_type) in types.iter().enumerate() {
             let index = shown.iter().position(|column| *column == Some(key)).ok_or("a key is not shown")?;
-            let data_type = self.view.state_schema().field(key).data_type();
             columns.push(arrow::compute::cast(rows.column(index), data_type).map_err(|e| e.to_string())?);
         }
-        let converter = states::key_converter(self.view).map_err(|e| e.to_string())?;
+        let fields = types.into_iter().map(arrow_row::SortField::new).collect();
+        let converter = arrow_row::RowConverter::new(fields).map_err(|e| e.to_string())?;
         let keys = converter.convert_columns(&columns).map_err(|e| e.to_string())?;
         Ok(keys.iter().enumerate().map(|(row, key)| (Box::from(key.as_ref()), row)).collect())
     }

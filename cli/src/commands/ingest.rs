@@ -195,7 +195,8 @@ impl Sources {
 /// Booleans and JSON: their values may not stand in quotes.
 fn unquoted_columns(stream: &Value) -> Unquoted {
     let columns = stream["columns"].as_array().into_iter().flatten();
-    let bare = columns.filter(|column| matches!(column["type"].as_str(), Some("BOOLEAN" | "JSONB" | "JSON")));
+    let is_bare = |name: &str| matches!(name, "BOOLEAN" | "JSONB" | "JSON") || name.ends_with("[]");
+    let bare = columns.filter(|column| column["type"].as_str().is_some_and(is_bare));
     bare.filter_map(|column| column["name"].as_str().map(str::to_owned)).collect()
 }
 

@@ -11,7 +11,7 @@ use ingest::Connector;
 use operators::{StaticTable, View, ViewSource};
 use parking_lot::RwLock;
 use schemas::problem::SqlPosition;
-use schemas::{Catalog, Limits, LogKind, Problem, StreamDef, TableDef, ViewDef};
+use schemas::{Catalog, Limits, LogKind, Problem, StreamDef, ViewDef};
 use speed::{SpeedService, ViewInput};
 use storage::catalog::CatalogStore;
 use storage::clock::Clock;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 mod claims;
+mod tables;
 mod topics;
 mod waiting;
 
@@ -297,18 +298,6 @@ impl Registry {
     pub(crate) fn remove_view(&self, id: Uuid) {
         self.views.write().remove(&id);
     }
-
-    pub(crate) fn add_table(&self, def: &TableDef, rows: StaticTable) {
-        self.tables.write().insert((def.id, def.version), Arc::new(rows));
-    }
-
-    pub(crate) fn remove_table(&self, def: &TableDef) {
-        self.tables.write().remove(&(def.id, def.version));
-    }
-
-    pub(crate) fn table_version(&self, def: &TableDef) -> Option<Arc<StaticTable>> {
-        self.tables.read().get(&(def.id, def.version)).cloned()
-    }
 }
 
 /// Compiles a stored view with the tables that it is pinned to.
@@ -317,8 +306,11 @@ pub(crate) fn compile_view(
     stream: &StreamDef,
     known: &BTreeMap<(Uuid, u32), Arc<StaticTable>>,
 ) -> Result<BatchView, Problem> {
+    // a table that is joined late may be in a later version than when the view was made
+    let newest = |id: Uuid| known.range((id, 0)..=(id, u32::MAX)).next_back().map(|(_, table)| table);
+    let table = |pinned: &(Uuid, u32)| known.get(pinned).or_else(|| newest(pinned.0).filter(|table| table.is_late));
     let tables: Vec<StaticTable> =
-        def.tables.iter().filter_map(|pinned| known.get(pinned).map(|table| StaticTable::clone(table))).collect();
+        def.tables.iter().filter_map(|pinned| table(pinned).map(|table| StaticTable::clone(table))).collect();
     let view = View::compile(&ViewSource {
         sql: &def.sql,
         position: SqlPosition { line: 1, column: 1 },

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use operators::StaticTable;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use schemas::{Code, ColumnDef, Problem, TableDef};
+use schemas::{Code, ColumnDef, Problem, TableDef, TableJoin};
 use storage::paths;
 use storage::store::Store;
 
@@ -73,7 +73,20 @@ pub(crate) async fn save(store: &Store, def: &TableDef, rows: &RecordBatch) -> R
     let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), None).map_err(internal)?;
     writer.write(rows).map_err(internal)?;
     writer.close().map_err(internal)?;
-    store.put_new(&paths::table(def.id, def.version), bytes.into()).await.map_err(|e| e.problem())
+    let path = paths::table(def.id, def.version);
+    if def.version > 1 {
+        // a replacement that was cut short may have left it; the catalogue never named it
+        store.delete(&path).await.map_err(|e| e.problem())?;
+    }
+    store.put_new(&path, bytes.into()).await.map_err(|e| e.problem())
+}
+
+/// Removes the version before `old`: a node that is behind may still be reading `old`.
+pub(crate) async fn forget_before(store: &Store, old: &TableDef) {
+    let Some(version) = old.version.checked_sub(1).filter(|version| *version > 0) else { return };
+    if let Err(error) = store.delete(&paths::table(old.id, version)).await {
+        tracing::warn!(table = %old.name, version, %error, "an old version of a table was not removed");
+    }
 }
 
 /// Reads a version of a table.
@@ -91,7 +104,10 @@ pub(crate) async fn load(store: &Store, def: &TableDef) -> anyhow::Result<Static
 
 /// A table as views and queries read it.
 pub(crate) fn table(def: &TableDef, rows: Vec<RecordBatch>) -> StaticTable {
-    StaticTable { name: def.name.clone(), rows, identity: format!("{}/{}", def.id, def.version) }
+    let is_late = def.join == TableJoin::Late;
+    // what is joined after ⊕ is no part of what states mean: its version may change
+    let identity = if is_late { def.id.to_string() } else { format!("{}/{}", def.id, def.version) };
+    StaticTable { name: def.name.clone(), rows, identity, is_late }
 }
 
 #[cfg(test)]

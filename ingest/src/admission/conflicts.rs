@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array, make_comparator};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::compute::{or, take};
+use arrow::compute::{SortOptions, or, take};
 use arrow::error::ArrowError;
 use schemas::StreamDef;
 use schemas::column::{CREATED_TIME, ColumnDef, is_reserved};
@@ -45,9 +45,18 @@ fn compare(stream: &StreamDef, part: &Part, here: &[Duplicate], frame: &Frame) -
     for column in compared_columns(stream) {
         let sent = take(part.rows.column(column), &sent, None)?;
         let kept = take(frame.rows.column(column), &kept, None)?;
-        differs = or(&differs, &distinct(&sent, &kept)?)?;
+        differs = or(&differs, &different(&sent, &kept)?)?;
     }
     Ok(differs.true_count() as u64)
+}
+
+/// Row by row, whether the values differ. The kernel of comparison knows no arrays.
+fn different(sent: &ArrayRef, kept: &ArrayRef) -> Result<BooleanArray, ArrowError> {
+    if !sent.data_type().is_nested() {
+        return distinct(sent, kept);
+    }
+    let order = make_comparator(sent, kept, SortOptions::default())?;
+    Ok((0..sent.len()).map(|row| Some(order(row, row).is_ne())).collect())
 }
 
 /// What the client sent, and not what the platform makes of it: of a corrected time, what it was made from.

@@ -54,6 +54,11 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
+    /// Goes back to where it was before.
+    pub(crate) fn back_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// What was read since `from`.
     pub(crate) fn since(&self, from: usize) -> &'a str {
         &self.text[from..self.at]

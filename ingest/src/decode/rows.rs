@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder,
-    Int32Builder, Int64Builder, StringViewBuilder, TimestampMicrosecondBuilder,
+    Int32Builder, Int64Builder, ListArray, StringBuilder, StringViewBuilder, TimestampMicrosecondBuilder,
 };
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::Field;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use schemas::column::timestamp_type;
-use schemas::{SqlType, StreamDef};
+use schemas::{ItemType, SqlType, StreamDef};
 
 use super::value::Value;
 
@@ -24,6 +26,45 @@ enum ColumnBuilder {
     Text(StringViewBuilder),
     Date(Date32Builder),
     Timestamp(TimestampMicrosecondBuilder),
+    /// Texts in an array.
+    ItemText(StringBuilder),
+    List(Box<ListBuilder>),
+}
+
+/// Arrays under construction.
+struct ListBuilder {
+    item: Field,
+    items: ColumnBuilder,
+    /// How many items each array has.
+    lengths: Vec<usize>,
+    /// Which arrays there are.
+    valid: Vec<bool>,
+}
+
+impl ListBuilder {
+    fn new(item: ItemType, rows: usize) -> Result<Self, ArrowError> {
+        let items = match item {
+            ItemType::Text => ColumnBuilder::ItemText(StringBuilder::new()),
+            other => ColumnBuilder::new(other.sql_type(), rows)?,
+        };
+        Ok(Self { item: item.field(), items, lengths: Vec::with_capacity(rows), valid: Vec::with_capacity(rows) })
+    }
+
+    fn append(&mut self, items: Option<Vec<Value<'_>>>) {
+        self.valid.push(items.is_some());
+        let items = items.unwrap_or_default();
+        self.lengths.push(items.len());
+        for item in items {
+            self.items.append(item);
+        }
+    }
+
+    /// The lengths fit 32 bits: a request's body is far smaller than that.
+    fn finish(self) -> ArrayRef {
+        let Self { item, items, lengths, valid } = self;
+        let nulls = Some(NullBuffer::from(valid)).filter(|nulls| nulls.null_count() > 0);
+        Arc::new(ListArray::new(Arc::new(item), OffsetBuffer::from_lengths(lengths), items.finish(), nulls))
+    }
 }
 
 impl ColumnBuilder {
@@ -45,6 +86,7 @@ impl ColumnBuilder {
                 let builder = TimestampMicrosecondBuilder::with_capacity(rows);
                 Self::Timestamp(builder.with_data_type(timestamp_type()))
             }
+            SqlType::Array(item) => Self::List(Box::new(ListBuilder::new(item, rows)?)),
         })
     }
 
@@ -61,6 +103,8 @@ impl ColumnBuilder {
             (Self::Real(column), Value::Float(float)) => column.append_value(float as f32),
             (Self::Numeric(column), Value::Decimal(unscaled)) => column.append_value(unscaled),
             (Self::Boolean(column), Value::Boolean(boolean)) => column.append_value(boolean),
+            (Self::ItemText(column), Value::Text(text)) => column.append_value(text),
+            (Self::List(column), Value::List(items)) => column.append(Some(items)),
             (column, value) => {
                 assert!(value == Value::Null, "a value of its column's type or null, found {value:?}");
                 column.append_null();
@@ -80,6 +124,8 @@ impl ColumnBuilder {
             Self::Text(column) => column.append_null(),
             Self::Date(column) => column.append_null(),
             Self::Timestamp(column) => column.append_null(),
+            Self::ItemText(column) => column.append_null(),
+            Self::List(column) => column.append(None),
         }
     }
 
@@ -95,6 +141,8 @@ impl ColumnBuilder {
             Self::Text(mut column) => Arc::new(column.finish()),
             Self::Date(mut column) => Arc::new(column.finish()),
             Self::Timestamp(mut column) => Arc::new(column.finish()),
+            Self::ItemText(mut column) => Arc::new(column.finish()),
+            Self::List(column) => column.finish(),
         }
     }
 }

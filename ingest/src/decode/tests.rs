@@ -5,8 +5,8 @@ use arrow::datatypes::{Decimal128Type, Float64Type, Int32Type, TimestampMicrosec
 use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
 use rstest::rstest;
-use schemas::SqlType;
 use schemas::column::ColumnDef;
+use schemas::{ItemType, SqlType};
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -52,6 +52,23 @@ const NUMERIC: SqlType = SqlType::Numeric { precision: 5, scale: 2 };
 #[case(SqlType::Int, "2147483648", "bad_value")]
 #[case(SqlType::Int, "true", "bad_value")]
 #[case(SqlType::Int, "[1]", "bad_value")]
+#[case(SqlType::Array(ItemType::Int), "[1, \"2\",null , 3e0]", "[1, 2, , 3]")]
+#[case(SqlType::Array(ItemType::Int), "[ ]", "[]")]
+#[case(SqlType::Array(ItemType::Int), "null", "null")]
+#[case(SqlType::Array(ItemType::Int), "7", "bad_value")]
+#[case(SqlType::Array(ItemType::Int), "\"[1]\"", "bad_value")]
+#[case(SqlType::Array(ItemType::Int), "[1.5]", "bad_value")]
+#[case(SqlType::Array(ItemType::Int), "[[1]]", "bad_value")]
+#[case(SqlType::Array(ItemType::Int), "[1,true,{\"a\":[]}]", "bad_value")]
+#[case(SqlType::Array(ItemType::Int), "[1,]", "bad_json")]
+#[case(SqlType::Array(ItemType::Int), "[1 2]", "bad_json")]
+#[case(SqlType::Array(ItemType::Int), "[true,]", "bad_json")]
+#[case(SqlType::Array(ItemType::Int), "[1", "bad_json")]
+#[case(SqlType::Array(ItemType::Text), "[\"a\\u00e9\", \"\", null]", "[aé, , ]")]
+#[case(SqlType::Array(ItemType::Boolean), "[true,false]", "[true, false]")]
+#[case(SqlType::Array(ItemType::Date), "[\"2024-02-29\"]", "[2024-02-29]")]
+#[case(SqlType::Array(ItemType::Numeric { precision: 5, scale: 2 }), "[1.5, \"2\"]", "[1.50, 2.00]")]
+#[case(SqlType::Array(ItemType::Double), "[\"NaN\"]", "[NaN]")]
 #[case(SqlType::Int, "{\"a\":1}", "bad_value")]
 #[case(SqlType::Int, "07", "bad_json")]
 #[case(SqlType::Int, "+7", "bad_json")]

@@ -20,6 +20,8 @@ pub(crate) enum Value<'a> {
     Decimal(i128),
     /// TEXT; JSON as it was sent
     Text(Cow<'a, str>),
+    /// An array: its items
+    List(Vec<Value<'a>>),
 }
 
 /// Why a value does not go into its column.
@@ -55,6 +57,15 @@ pub(crate) fn value<'a>(cursor: &mut Cursor<'a>, sql_type: SqlType, depth_max: u
             from_string(unescape(&string)?, sql_type)
         }
         (Some(b'-' | b'0'..=b'9'), _) => from_number(cursor.number()?, sql_type),
+        (Some(b'['), SqlType::Array(item)) => {
+            let items = items(cursor, item.sql_type(), depth_max)?;
+            if items.is_none() {
+                // the rest of it has to be JSON all the same
+                cursor.back_to(start);
+                cursor.skip_value(1, depth_max)?;
+            }
+            items.map(Value::List)
+        }
         (Some(b't'), SqlType::Boolean) if cursor.take_all(b"true") => Some(Value::Boolean(true)),
         (Some(b'f'), SqlType::Boolean) if cursor.take_all(b"false") => Some(Value::Boolean(false)),
         _ => {
@@ -65,6 +76,34 @@ pub(crate) fn value<'a>(cursor: &mut Cursor<'a>, sql_type: SqlType, depth_max: u
     found.ok_or_else(|| Misfit::Type(cursor.since(start)))
 }
 
+/// The items of an array; none if one of them is not of the type.
+fn items<'a>(cursor: &mut Cursor<'a>, item: SqlType, depth_max: usize) -> Result<Option<Vec<Value<'a>>>, Broken> {
+    if depth_max <= 1 {
+        return Err(Broken::TooDeep);
+    }
+    cursor.take(b'[');
+    cursor.space();
+    let mut items = vec![];
+    if cursor.take(b']') {
+        return Ok(Some(items));
+    }
+    loop {
+        cursor.space();
+        match value(cursor, item, depth_max) {
+            Ok(found) => items.push(found),
+            Err(Misfit::Broken(broken)) => return Err(broken),
+            Err(Misfit::Type(_)) => return Ok(None),
+        }
+        cursor.space();
+        if cursor.take(b']') {
+            return Ok(Some(items));
+        }
+        if !cursor.take(b',') {
+            return cursor.broken("\",\" or \"]\"");
+        }
+    }
+}
+
 fn from_string(text: Cow<'_, str>, sql_type: SqlType) -> Option<Value<'_>> {
     match sql_type {
         SqlType::Text => Some(Value::Text(text)),
@@ -72,7 +111,7 @@ fn from_string(text: Cow<'_, str>, sql_type: SqlType) -> Option<Value<'_>> {
         SqlType::Date => time::date(&text).map(|days| Value::Integer(i64::from(days))),
         SqlType::SmallInt | SqlType::Int | SqlType::BigInt | SqlType::Numeric { .. } => quoted_number(&text, sql_type),
         SqlType::Real | SqlType::Double => quoted_number(&text, sql_type).or_else(|| not_a_finite_number(&text)),
-        SqlType::Boolean | SqlType::Json => None,
+        SqlType::Boolean | SqlType::Json | SqlType::Array(_) => None,
     }
 }
 
@@ -109,7 +148,7 @@ fn from_number(number: RawNumber<'_>, sql_type: SqlType) -> Option<Value<'static
             let bound = 10_i128.checked_pow(u32::from(precision))?;
             (value.abs() < bound).then_some(Value::Decimal(value))
         }
-        SqlType::Text | SqlType::Boolean | SqlType::Date | SqlType::Json => None,
+        SqlType::Text | SqlType::Boolean | SqlType::Date | SqlType::Json | SqlType::Array(_) => None,
     }
 }
 

@@ -46,6 +46,13 @@ impl<'a> Rows<'a> {
         Self { groups, filter }
     }
 
+    /// True if no row is left out and the groups are these, one after the other.
+    pub(crate) fn are_all_of(&self, mut groups: std::ops::Range<usize>) -> bool {
+        self.filter.is_none()
+            && self.groups.len() == groups.len()
+            && self.groups.iter().all(|group| groups.next() == Some(*group))
+    }
+
     /// Calls `visit(row, group)` for every row that is not null and passes the filter.
     #[inline]
     pub(crate) fn each(&self, nulls: Option<&NullBuffer>, mut visit: impl FnMut(usize, usize)) {

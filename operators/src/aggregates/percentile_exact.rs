@@ -13,6 +13,7 @@ use super::approx_percentile::percentile_of;
 use super::bags::{Bags, Finish, Kept, state};
 use super::capped::Use;
 use super::sum::numeric;
+use super::types::Canonical;
 use super::udaf::{Definition, Distinct, StateColumn, boxed};
 use super::values::{Narrow, Sortable};
 
@@ -107,7 +108,8 @@ fn percentile(runs: impl Iterator<Item = (u64, u64)> + Clone, share: f64) -> Opt
     if part <= 0.0 || low.to_bits() == high.to_bits() {
         return Some(low);
     }
-    Some(low * (1.0 - part) + high * part + 0.0) // a zero has no sign
+    // between two infinities lies a NaN, whose sign depends on the processor
+    Some((low * (1.0 - part) + high * part).canonical())
 }
 
 /// The value with so many before it.
@@ -120,4 +122,21 @@ fn value_at(runs: impl Iterator<Item = (u64, u64)>, rank: u64) -> Option<f64> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// A NaN that processors make has a sign on some of them: a `HAVING` would take it for less than all numbers.
+    #[rstest]
+    #[case::between_infinities(&[f64::NEG_INFINITY, f64::INFINITY], 0.5, f64::NAN)]
+    #[case::no_zero_with_a_sign(&[-1.0, 1.0], 0.5, 0.0)]
+    #[case::between_numbers(&[1.0, 2.0, 4.0], 0.75, 3.0)]
+    fn what_lies_between_has_one_representation(#[case] values: &[f64], #[case] share: f64, #[case] expected: f64) {
+        let runs = values.iter().map(|value| (value.sortable(), 1));
+        assert_eq!(percentile(runs, share).map(f64::to_bits), Some(expected.to_bits()));
+    }
 }

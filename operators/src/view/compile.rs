@@ -26,11 +26,14 @@ use schemas::{Code, LatePolicy, Problem, statement};
 
 use super::feed::{bind_to_feed, feed_table, readable_schema};
 use super::finality::{self, Finality};
-use super::grouping::{distinct_as_groups, plain_keys};
-use super::hidden::{LATE_ROW, hidden, late_event, late_row, thread};
-use super::windowed::{Keys, LAST_EVENT, check_counted};
-use super::{CELLS, CellPlan, View, ViewSource, refuse, side};
+use super::grouping::distinct_as_groups;
+use super::hidden::{LATE_ROW, hidden};
+use super::parsed::{Parsed, parse};
+use super::rows::{ORDINAL, is_of_rows};
+use super::windowed::{Keys, LAST_EVENT};
+use super::{CELLS, CellPlan, Dimension, View, ViewSource, refuse};
 use crate::aggregates::{Lowered, lower as lower_call, within_cap};
+use crate::lateral::without_lateral;
 use crate::windows::{TIME_ZONE_DATA, WindowPlanner, Windows};
 use crate::{error, evidence, session};
 
@@ -44,7 +47,7 @@ pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
     let logical = block_on(planner.create_logical_plan(&sql)).map_err(to_problem)?;
     check_statement(&logical)?;
     check_policy(source)?;
-    let logical = distinct_as_groups(logical).map_err(to_problem)?;
+    let logical = without_lateral(logical).and_then(distinct_as_groups).map_err(to_problem)?;
     refuse::check(&logical, &source.stream.name)
         .map_err(|refusal| error::at_construct(refusal.problem, &refusal.constructs, source.sql, source.position))?;
     let analyzed =
@@ -99,8 +102,10 @@ fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
 }
 
 fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan) -> Result<View> {
-    let Parsed { plan: analyzed, aggregate: original, input, keys } = parse(source, analyzed)?;
-    let finality = Finality::of(&original, &keys, source)?;
+    let is_of_rows = is_of_rows(analyzed);
+    let Parsed { plan: analyzed, aggregate: original, input, keys, split } = parse(source, analyzed)?;
+    // a new version of a table changes the rows of windows that are closed
+    let finality = if split.is_some() { None } else { Finality::of(&original, &keys, source)? };
     let (core, calls) = add_evidence(&original, input, &keys)?;
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
@@ -112,14 +117,22 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
     let LogicalPlan::Aggregate(aggregate) = &optimized else {
         return internal_err!("the optimizer replaced the aggregate by {}", optimized.display());
     };
-    check_joins(&aggregate.input)?;
+    refuse::check_joins(&aggregate.input)?;
     let (input_columns, feed_schema, program) = bind_to_feed(aggregate.input.as_ref(), source)?;
     let bound =
         Aggregate::try_new(Arc::new(program.clone()), aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
-    let cells = lower(&bound, &planner, keys.windows.clone())?;
-    let finish = finish(&analyzed, &original, (&cells, &keys), (&calls, &planner))?;
-    let semantic_hash = semantic_hash(source, &optimized, &cells, &finish);
-    let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))?;
+    let cells = CellPlan { is_of_rows, ..lower(&bound, &planner, keys.windows.clone())? };
+    let dimension = split.map(|split| split.dimension(&cells)).transpose()?;
+    let finish = match &dimension {
+        Some(dimension) => {
+            let own_keys = Keys::of(&original)?;
+            finish(&analyzed, &original, (&dimension.answered, &own_keys), (&calls, &planner))?
+        }
+        None => finish(&analyzed, &original, (&cells, &keys), (&calls, &planner))?,
+    };
+    let semantic_hash = semantic_hash(source, &optimized, (&cells, dimension.as_ref()), &finish);
+    let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_) | LogicalPlan::Unnest(_))))?;
+    let unnests = program.exists(|node| Ok(matches!(node, LogicalPlan::Unnest(_))))?;
     Ok(View {
         semantic_hash,
         late: source.late,
@@ -127,73 +140,15 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
         feed_schema,
         program,
         fans_out,
+        unnests,
         planner,
         cells,
+        dimension,
         finality: finality.filter(|_| finality::reaches_the_top(&finish)),
         finish,
         is_global: original.group_expr.is_empty(),
         beyond_plain_sql: calls.iter().any(|call| call.beyond_plain_sql),
     })
-}
-
-/// A view, split at its aggregate.
-struct Parsed {
-    plan: LogicalPlan,
-    aggregate: Aggregate,
-    /// What the aggregate reads, with the hidden columns.
-    input: LogicalPlan,
-    keys: Keys,
-}
-
-/// Finds the aggregate; of a view of nothing but late events, makes the one that has a cell for each of them.
-fn parse(source: &ViewSource<'_>, analyzed: &LogicalPlan) -> Result<Parsed> {
-    let aggregate = find_aggregate(analyzed)?;
-    check_counted(&aggregate, source.stream)?;
-    let keys = Keys::of(&aggregate)?;
-    let input = with_lateness(source, &aggregate)?;
-    if source.late != LatePolicy::Only {
-        return Ok(Parsed { plan: analyzed.clone(), aggregate, input, keys });
-    }
-    let plan = side::late_rows(input)?;
-    let aggregate = find_aggregate(&plan)?;
-    let keys = Keys::without_windows(&aggregate);
-    let input = aggregate.input.as_ref().clone();
-    Ok(Parsed { plan, aggregate, input, keys })
-}
-
-/// A join without an equality would need all of the stream at once.
-fn check_joins(input: &LogicalPlan) -> Result<()> {
-    let unequal = input.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if join.on.is_empty())))?;
-    if !unequal {
-        return Ok(());
-    }
-    let problem = Problem::new(Code::Unsupported, "a join without an equality of columns is not supported in a view")
-        .with_hint("join on the equality of columns, and put other conditions beside it");
-    Err(DataFusionError::External(Box::new(problem)))
-}
-
-fn find_aggregate(plan: &LogicalPlan) -> Result<Aggregate> {
-    let mut found = None;
-    plan.apply(|node| {
-        if let LogicalPlan::Aggregate(aggregate) = node {
-            found = Some(aggregate.clone());
-        }
-        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    found.map_or_else(|| internal_err!("the aggregate of the view is gone"), Ok)
-}
-
-/// What the aggregate reads, with the hidden columns: each row's place in the log, and whether it is late.
-fn with_lateness(source: &ViewSource<'_>, aggregate: &Aggregate) -> Result<LogicalPlan> {
-    let input = thread(&aggregate.input, source.stream)?;
-    if hidden(&input, LATE_ROW).is_some() {
-        return Ok(input);
-    }
-    let late = late_row(&plain_keys(aggregate)?, &input, source.stream)?;
-    let late = late.or_else(|| late_event(&input, source.stream)).unwrap_or_else(|| lit(false));
-    let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-    columns.push(late.alias(LATE_ROW));
-    LogicalPlanBuilder::from(input).project(columns)?.build()
 }
 
 /// The aggregate with canonical keys, over an input with the hidden columns, and the evidence first, then
@@ -267,6 +222,8 @@ fn lower(aggregate: &Aggregate, planner: &SessionState, windows: Option<Windows>
     Ok(CellPlan {
         offset_column: row_schema.index_of(OFFSET)?,
         late_column: row_schema.index_of(LATE_ROW).ok(),
+        ordinal_column: row_schema.index_of(ORDINAL).ok(),
+        is_of_rows: false,
         state_schema: rename(&partial.schema(), true),
         answer_schema: rename(&answer, false),
         group_by: Arc::new(partial.group_expr().clone()),
@@ -332,32 +289,14 @@ fn finish(
     simplify.optimize(finish.data.recompute_schema()?, planner, |_, _| {})
 }
 
-/// The key column that an output column of the finish is, if it is only renamed on its way.
-pub(super) fn key_behind(plan: &LogicalPlan, column: &Column) -> Option<usize> {
-    match plan {
-        LogicalPlan::TableScan(_) => column.name.strip_prefix('g')?.parse().ok(),
-        LogicalPlan::Projection(projection) => {
-            let index = projection.schema.maybe_index_of_column(column)?;
-            let mut expression = &projection.expr[index];
-            while let Expr::Alias(alias) = expression {
-                expression = &alias.expr;
-            }
-            let Expr::Column(inner) = expression else { return None };
-            key_behind(&projection.input, inner)
-        }
-        LogicalPlan::SubqueryAlias(alias) => {
-            let index = alias.schema.maybe_index_of_column(column)?;
-            key_behind(&alias.input, &alias.input.schema().columns()[index])
-        }
-        LogicalPlan::Filter(filter) => key_behind(&filter.input, column),
-        LogicalPlan::Sort(sort) => key_behind(&sort.input, column),
-        _ => None,
-    }
-}
-
 /// Covers the optimised plan (the optimizer changes state schemas), the finish, the state's types, the
 /// static tables' versions, the late policy and our own version.
-fn semantic_hash(source: &ViewSource<'_>, core: &LogicalPlan, cells: &CellPlan, finish: &LogicalPlan) -> String {
+fn semantic_hash(
+    source: &ViewSource<'_>,
+    core: &LogicalPlan,
+    (cells, dimension): (&CellPlan, Option<&Dimension>),
+    finish: &LogicalPlan,
+) -> String {
     use std::fmt::Write as _;
     let mut text = format!("{STATE_VERSION}\n{:?}\n{}\n", source.late, core.display_indent_schema());
     for field in cells.state_schema.fields() {
@@ -370,6 +309,9 @@ fn semantic_hash(source: &ViewSource<'_>, core: &LogicalPlan, cells: &CellPlan, 
     let _ = writeln!(text, "{}\n{delay_us}\n{}", source.stream.id, finish.display_indent_schema());
     if let Some(windows) = &cells.windows {
         let _ = writeln!(text, "{windows:?}");
+    }
+    if let Some(dimension) = dimension {
+        let _ = writeln!(text, "{}", dimension.meaning());
     }
     if reads_clocks(core) {
         let _ = writeln!(text, "time zones {TIME_ZONE_DATA}");

@@ -11,6 +11,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Projection, lit};
 use schemas::column::{APPEND_TIME, MAX_EVENT_TIME, OFFSET, PARTITION, PROCESSING_TIME};
 use schemas::{Code, Problem, StreamDef};
 
+use super::rows::ORDINAL;
 use super::windowed::behind;
 use crate::windows::{Part, WINDOW_END_FUNCTION, WINDOW_START_FUNCTION, WindowFunction, before, window_call};
 
@@ -32,7 +33,7 @@ pub(super) fn thread(plan: &LogicalPlan, stream: &StreamDef) -> Result<LogicalPl
     match plan {
         LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => Ok(plan.clone()),
         LogicalPlan::Projection(projection) => thread_projection(projection, stream),
-        LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Join(_) => {
+        LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Join(_) | LogicalPlan::Unnest(_) => {
             let inputs: Vec<LogicalPlan> =
                 plan.inputs().into_iter().map(|input| thread(input, stream)).collect::<Result<_>>()?;
             plan.with_new_exprs(plan.expressions(), inputs)
@@ -69,7 +70,7 @@ fn check_names(projection: &Projection) -> Result<()> {
     for (expression, field) in projection.expr.iter().zip(projection.schema.fields()) {
         let name = field.name();
         let is_itself = matches!(expression.clone().unalias(), Expr::Column(column) if column.name == *name);
-        if CARRIED.contains(&name.as_str()) && !is_itself {
+        if (CARRIED.contains(&name.as_str()) || name == ORDINAL) && !is_itself {
             let detail = format!("{name} is the name of a column of the platform");
             let problem = Problem::new(Code::InvalidSql, detail).with_hint("give the column another name with AS");
             return Err(DataFusionError::External(Box::new(problem)));

@@ -2,10 +2,11 @@
 //! with the reason, the spelling that works where there is one, and the construct at fault.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{JoinType, Result};
+use datafusion::common::{DataFusionError, JoinType, Result};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Volatility};
 use schemas::{Code, Problem};
 
+use super::rows::rows_of;
 use crate::aggregates;
 
 /// Why a view is refused. The plan knows no places: the constructs are what to look for in the SQL, the first
@@ -37,14 +38,15 @@ fn unsupported(reason: impl Into<String>, hint: &str) -> Refusal {
     Problem::new(Code::Unsupported, reason).with_hint(hint).into()
 }
 
-/// Refuses everything that is not exactly one aggregate over one stream, pure all the way.
+/// Refuses everything that is not rows of one stream, or one aggregate over them, pure all the way.
 pub(super) fn check(plan: &LogicalPlan, stream: &str) -> Result<(), Refusal> {
-    let mut aggregates = vec![];
+    let (mut aggregates, mut unnests) = (vec![], 0);
     let mut problem = None;
     let walked = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::Aggregate(aggregate) = node {
             aggregates.push(called(&aggregate.aggr_expr));
         }
+        unnests += usize::from(matches!(node, LogicalPlan::Unnest(_)));
         problem = check_node(node, stream).err();
         Ok(if problem.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
@@ -54,12 +56,21 @@ pub(super) fn check(plan: &LogicalPlan, stream: &str) -> Result<(), Refusal> {
     if let Some(problem) = problem {
         return Err(problem);
     }
+    if unnests > 1 {
+        return Err(unsupported(
+            "more than one UNNEST in a view: each item of one array would stand beside each item of the other",
+            "take arrays of one length apart together: SELECT unnest(a) AS a, unnest(b) AS b; or make a view of each",
+        )
+        .at(["UNNEST"]));
+    }
+    if !reads_stream(plan, stream) {
+        return Err(Problem::new(Code::InvalidSql, format!("the view does not read the stream {stream}"))
+            .with_hint("a view is made from the records of a stream; a table is read by queries as it is")
+            .into());
+    }
     match aggregates.as_slice() {
+        [] => check_rows(rows_of(plan)),
         [_] => Ok(()),
-        [] => Err(unsupported(
-            "a view without an aggregate is not supported yet",
-            "add GROUP BY and an aggregate such as count(*)",
-        )),
         [outer, ..] => {
             let name = outer.first().map_or("GROUP BY", |call| call.trim_end_matches(" ("));
             Err(not_mergeable(
@@ -72,6 +83,27 @@ pub(super) fn check(plan: &LogicalPlan, stream: &str) -> Result<(), Refusal> {
             .at(outer))
         }
     }
+}
+
+/// A view without an aggregate: its `ORDER BY` and `LIMIT` stand at its end, where both layers' rows are there.
+fn check_rows(rows: &LogicalPlan) -> Result<(), Refusal> {
+    if sorts_or_limits(rows) {
+        return Err(not_mergeable(
+            "ORDER BY or LIMIT within the rows of a view depends on the order of arrival",
+            "put ORDER BY and LIMIT at the end of the view, or into the query",
+        )
+        .at(first_of_them(rows)));
+    }
+    Ok(())
+}
+
+fn sorts_or_limits(plan: &LogicalPlan) -> bool {
+    plan.exists(|node| Ok(matches!(node, LogicalPlan::Sort(_) | LogicalPlan::Limit(_)))).unwrap_or(false)
+}
+
+fn first_of_them(plan: &LogicalPlan) -> [&'static str; 2] {
+    let limits = plan.exists(|node| Ok(matches!(node, LogicalPlan::Limit(_)))).unwrap_or(false);
+    if limits { ["LIMIT", "OFFSET"] } else { ["ORDER BY", "LIMIT"] }
 }
 
 /// The calls of an aggregation, as they stand in the SQL.
@@ -96,11 +128,12 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Refusal> {
             "use a window function over the view in the query, or over the aggregates of the view",
         )
         .at(["OVER"])),
-        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) if !reads_aggregate(node) => Err(not_mergeable(
+        // of a view without an aggregate: `check_rows`
+        LogicalPlan::Aggregate(aggregate) if sorts_or_limits(&aggregate.input) => Err(not_mergeable(
             "ORDER BY or LIMIT below the aggregate depends on the order of arrival",
             "put ORDER BY and LIMIT after the aggregate",
         )
-        .at(if matches!(node, LogicalPlan::Sort(_)) { ["ORDER BY", "LIMIT"] } else { ["LIMIT", "OFFSET"] })),
+        .at(first_of_them(&aggregate.input))),
         LogicalPlan::Distinct(Distinct::On(_)) => Err(not_mergeable(
             "DISTINCT ON keeps the first row of each group by an order that a view does not keep",
             "write first_value(x ORDER BY k) for each column, with GROUP BY",
@@ -120,11 +153,15 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Refusal> {
             Err(not_mergeable("a recursive query cannot be merged", "compute it over the view in the query")
                 .at(["RECURSIVE"]))
         }
-        LogicalPlan::Unnest(_) => Err(unsupported(
-            "UNNEST in a view is not supported yet",
-            "send one event for each element, or write approx_top_k or array_agg over the list",
+        LogicalPlan::Unnest(_) if reads_aggregate(node) => Err(unsupported(
+            "UNNEST of what an aggregate gives is not supported in a view",
+            "write it in the query over the view",
         )
         .at(["UNNEST"])),
+        LogicalPlan::Unnest(unnest) if !unnest.struct_type_columns.is_empty() => {
+            Err(unsupported("UNNEST of a value of several fields is not supported in a view", "name the fields")
+                .at(["UNNEST"]))
+        }
         LogicalPlan::Subquery(_) => Err(lateral()),
         LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().try_for_each(check_aggregate),
         _ => Ok(()),
@@ -143,9 +180,9 @@ pub(super) fn reads_stream(plan: &LogicalPlan, stream: &str) -> bool {
 fn lateral() -> Refusal {
     not_mergeable(
         "LATERAL: a query for each row of the stream depends on all of its tables at once",
-        "join a static table on the equality of columns",
+        "join a static table on the equality of columns; take an array apart with CROSS JOIN UNNEST(s.tags) AS t(tag)",
     )
-    .at(["LATERAL", "APPLY", "( SELECT"])
+    .at(["LATERAL", "APPLY", "( SELECT", "UNNEST"])
 }
 
 /// `EXCEPT` and `INTERSECT` are joins of this kind, too.
@@ -275,4 +312,15 @@ fn check_aggregate(expression: &Expr) -> Result<(), Refusal> {
         .at([format!("{name} ( DISTINCT")]));
     }
     Ok(())
+}
+
+/// A join without an equality would need all of the stream at once.
+pub(super) fn check_joins(input: &LogicalPlan) -> Result<()> {
+    let unequal = input.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if join.on.is_empty())))?;
+    if !unequal {
+        return Ok(());
+    }
+    let problem = Problem::new(Code::Unsupported, "a join without an equality of columns is not supported in a view")
+        .with_hint("join on the equality of columns, and put other conditions beside it");
+    Err(DataFusionError::External(Box::new(problem)))
 }

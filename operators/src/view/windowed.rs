@@ -3,8 +3,8 @@
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
-use schemas::column::PARTITION;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Unnest};
+use schemas::column::{PARTITION, is_reserved};
 use schemas::{Code, Problem, StreamDef};
 
 use super::hidden::is_stream_column;
@@ -187,8 +187,36 @@ fn in_sets(spec: &WindowSpec) -> DataFusionError {
 
 /// Windows of so many records are of one partition each: records of several have no order between them.
 pub(super) fn check_counted(aggregate: &Aggregate, stream: &StreamDef) -> Result<()> {
+    let by_partition = |key: &Expr| is_stream_column(key, &aggregate.input, stream, &[PARTITION]);
+    if !counts_records(&aggregate.input)? || aggregate.group_expr.iter().any(by_partition) {
+        return Ok(());
+    }
+    Err(problem(
+        Code::NotMergeable,
+        "windows of so many records are of one partition each: the log has no order of records over partitions, \
+         so which records are the next hundred of all of them is not the same in both layers",
+        "put _partition into GROUP BY (not into a ROLLUP or a CUBE), or use windows over a time",
+    ))
+}
+
+/// The same of a view without an aggregate: who adds up its rows must see which partition a window is of.
+pub(super) fn check_counted_rows(rows: &LogicalPlan, stream: &StreamDef) -> Result<()> {
+    let shows_partition = |column: Column| {
+        !is_reserved(&column.name) && is_stream_column(&Expr::Column(column), rows, stream, &[PARTITION])
+    };
+    if !counts_records(rows)? || rows.schema().columns().into_iter().any(shows_partition) {
+        return Ok(());
+    }
+    Err(problem(
+        Code::InvalidSql,
+        "windows of so many records are of one partition each, and rows of several partitions would show the same ones",
+        "put _partition AS partition into the SELECT, or use windows over a time",
+    ))
+}
+
+fn counts_records(plan: &LogicalPlan) -> Result<bool> {
     let mut is_counted = false;
-    aggregate.input.apply(|node| {
+    plan.apply(|node| {
         for expression in node.expressions() {
             if let Expr::ScalarFunction(ScalarFunction { func, .. }) = expression.unalias()
                 && let Some(function) = func.inner().downcast_ref::<WindowFunction>()
@@ -198,16 +226,7 @@ pub(super) fn check_counted(aggregate: &Aggregate, stream: &StreamDef) -> Result
         }
         Ok(if is_counted { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
-    let by_partition = |key: &Expr| is_stream_column(key, &aggregate.input, stream, &[PARTITION]);
-    if !is_counted || aggregate.group_expr.iter().any(by_partition) {
-        return Ok(());
-    }
-    Err(problem(
-        Code::NotMergeable,
-        "windows of so many records are of one partition each: the log has no order of records over partitions, \
-         so which records are the next hundred of all of them is not the same in both layers",
-        "put _partition into GROUP BY (not into a ROLLUP or a CUBE), or use windows over a time",
-    ))
+    Ok(is_counted)
 }
 
 fn not_told_apart() -> DataFusionError {
@@ -233,11 +252,19 @@ pub(super) fn behind<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<(Expr
             let index = alias.schema.maybe_index_of_column(column)?;
             behind(&alias.input, &alias.input.schema().columns()[index])
         }
+        // an item of an array is not the array
+        LogicalPlan::Unnest(unnest) if !unnest.input.schema().has_column(column) || is_taken_apart(unnest, column) => {
+            Some((Expr::Column(column.clone()), plan))
+        }
         other => {
             let input = other.inputs().into_iter().find(|input| input.schema().has_column(column))?;
             behind(input, column)
         }
     }
+}
+
+fn is_taken_apart(unnest: &Unnest, column: &Column) -> bool {
+    unnest.exec_columns.iter().any(|taken| taken.name == column.name)
 }
 
 pub(super) fn as_column(expression: &Expr) -> Option<Column> {

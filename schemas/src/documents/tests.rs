@@ -23,7 +23,7 @@ use crate::column::{ColumnDef, SqlType};
 use crate::position::Cut;
 use crate::sink::{OutputMode, SinkDef, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
-use crate::view::{Refresh, TableDef, ViewDef};
+use crate::view::{Refresh, TableDef, TableJoin, ViewDef};
 
 const STREAM: Uuid = Uuid::from_u128(0x0191_7d3c_0000_7000_8000_0000_0000_0001);
 const VIEW: Uuid = Uuid::from_u128(0x0191_7d3c_0000_7000_8000_0000_0000_0002);
@@ -111,6 +111,7 @@ fn catalog_v1() {
             columns: vec![ColumnDef { name: "ad_id".into(), sql_type: SqlType::Text, nullable: false }],
             source: "ads.csv".into(),
             version: 3,
+            join: TableJoin::Pinned,
             rows: 1_000,
             created_at_us: TIME_US,
         }],

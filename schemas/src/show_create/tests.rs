@@ -12,7 +12,7 @@ use crate::sink::SinkDef;
 use crate::statement::{CreateStream, CreateTable, CreateView, SCHEMAS, Statement, parse_script};
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
 use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
-use crate::view::{Refresh, TableDef, ViewDef};
+use crate::view::{Refresh, TableDef, TableJoin, ViewDef};
 
 fn name() -> impl Strategy<Value = String> {
     let words = proptest::sample::select(vec!["select", "order", "primary", "watermark", "check", "if", "Big", "type"]);
@@ -174,12 +174,13 @@ proptest! {
     }
 
     #[test]
-    fn table_round_trips(name in name(), columns in columns(), source in "[^\\x00]{1,20}") {
+    fn table_round_trips(name in name(), columns in columns(), source in "[^\\x00]{1,20}", is_late in any::<bool>()) {
+        let join = if is_late { TableJoin::Late } else { TableJoin::Pinned };
         let table = TableDef {
-            id: Uuid::nil(), name, columns, source, version: 1, rows: 0, created_at_us: 0,
+            id: Uuid::nil(), name, columns, source, version: 1, join, rows: 0, created_at_us: 0,
         };
         prop_assert_eq!(parsed(&table_sql(&table)), Statement::CreateTable(CreateTable {
-            name: table.name, if_not_exists: false, columns: table.columns, file: table.source,
+            name: table.name, if_not_exists: false, or_replace: false, join, columns: table.columns, file: table.source,
         }));
     }
 }

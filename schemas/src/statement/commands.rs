@@ -66,14 +66,15 @@ fn create(cursor: &mut Cursor<'_, '_>) -> Result<Statement, Problem> {
     if cursor.take(&["MATERIALIZED", "VIEW"]) {
         return Ok(Statement::CreateView(create_view(cursor, or_replace)?));
     }
+    if cursor.take(&["TABLE"]) {
+        return Ok(Statement::CreateTable(create_table(cursor, or_replace)?));
+    }
     if or_replace {
-        return Err(cursor.expected_one_of("MATERIALIZED VIEW behind OR REPLACE", &["MATERIALIZED"]));
+        let words = &["MATERIALIZED", "TABLE"];
+        return Err(cursor.expected_one_of("MATERIALIZED VIEW or TABLE behind OR REPLACE", words));
     }
     if cursor.take(&["STREAM"]) || cursor.take(&["SOURCE"]) {
         return Ok(Statement::CreateStream(create_stream(cursor)?));
-    }
-    if cursor.take(&["TABLE"]) {
-        return Ok(Statement::CreateTable(create_table(cursor)?));
     }
     if cursor.take(&["SINK"]) {
         return Ok(Statement::CreateSink(create_sink(cursor)?));

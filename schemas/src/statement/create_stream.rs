@@ -174,7 +174,11 @@ fn resolve_key(cursor: &Cursor<'_, '_>, list: &mut Columns) -> Result<Vec<String
             let detail = format!("column {} is in the key twice", column.name);
             return Err(cursor.problem_at(column.position, Code::InvalidSql, detail));
         }
-        require(cursor, list, &column, "the primary key")?;
+        if matches!(require(cursor, list, &column, "the primary key")?, SqlType::Array(_)) {
+            let detail = format!("column {} is an array, which cannot be a part of the primary key", column.name);
+            let problem = cursor.problem_at(column.position, Code::Unsupported, detail);
+            return Err(problem.with_hint("use a column of one value, or leave the key out"));
+        }
         key.push(column.name);
     }
     Ok(key)

@@ -2,12 +2,20 @@
 
 use super::columns::columns;
 use super::cursor::Cursor;
+use super::options::options;
 use super::{CreateTable, names};
+use crate::column::SqlType;
 use crate::problem::{Code, Problem};
+use crate::view::TableJoin;
 
-/// What follows `CREATE TABLE`.
-pub(super) fn create_table(cursor: &mut Cursor<'_, '_>) -> Result<CreateTable, Problem> {
+/// What follows `CREATE [OR REPLACE] TABLE`.
+pub(super) fn create_table(cursor: &mut Cursor<'_, '_>, or_replace: bool) -> Result<CreateTable, Problem> {
+    let position = cursor.position();
     let if_not_exists = names::if_not_exists(cursor);
+    if or_replace && if_not_exists {
+        let detail = "OR REPLACE and IF NOT EXISTS exclude each other";
+        return Err(cursor.problem_at(position, Code::SyntaxError, detail));
+    }
     let name = names::object(cursor, "a table name")?;
     if cursor.is_at(&["AS"]) {
         let problem = cursor.problem(Code::Unsupported, "CREATE TABLE … AS is not supported");
@@ -22,6 +30,11 @@ pub(super) fn create_table(cursor: &mut Cursor<'_, '_>) -> Result<CreateTable, P
         let detail = "a static table has no WATERMARK";
         let problem = cursor.problem_at(watermark.column.position, Code::Unsupported, detail);
         return Err(problem.with_hint("what has an event time is a CREATE STREAM"));
+    }
+    if let Some(array) = list.declared.iter().find(|declared| matches!(declared.column.sql_type, SqlType::Array(_))) {
+        let detail = format!("column {}: a static table has no arrays", array.column.name);
+        let problem = cursor.problem_at(array.position, Code::Unsupported, detail);
+        return Err(problem.with_hint("give each item a row of its own"));
     }
     if cursor.is_done() {
         let problem = cursor.expected("FROM FILE '…'");
@@ -38,7 +51,13 @@ pub(super) fn create_table(cursor: &mut Cursor<'_, '_>) -> Result<CreateTable, P
     if file.is_empty() || file.contains('\0') {
         return Err(cursor.problem_at(position, Code::InvalidSql, "the file name is empty or has a null character"));
     }
+    let mut join = TableJoin::Late;
+    if cursor.take(&["WITH"]) {
+        for option in options(cursor, &["join"])? {
+            join = option.one_of(cursor, &TableJoin::ALL, TableJoin::as_str)?;
+        }
+    }
     cursor.finish()?;
     let columns = list.declared.into_iter().map(|declared| declared.column).collect();
-    Ok(CreateTable { name, if_not_exists, columns, file })
+    Ok(CreateTable { name, if_not_exists, or_replace, join, columns, file })
 }

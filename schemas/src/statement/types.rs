@@ -3,7 +3,7 @@
 use sqlparser::tokenizer::Token;
 
 use super::cursor::{Cursor, with_guess};
-use crate::column::SqlType;
+use crate::column::{ItemType, SqlType};
 use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
 
 /// Types without parameters, by every name.
@@ -48,7 +48,7 @@ const ABSENT: [(&str, &str); 16] = [
     ("DATETIME", "TIMESTAMPTZ"),
     ("INTERVAL", "BIGINT with a count of microseconds"),
     ("INET", "TEXT"),
-    ("ARRAY", "JSONB"),
+    ("ARRAY", "the type of the items and [], such as TEXT[]"),
     ("MAP", "JSONB"),
     ("STRUCT", "JSONB"),
     ("ENUM", "TEXT"),
@@ -72,10 +72,21 @@ pub(super) fn sql_type(cursor: &mut Cursor<'_, '_>) -> Result<SqlType, Problem> 
         "VARCHAR" | "CHAR" | "CHARACTER" => text(cursor)?,
         _ => plain(cursor, position, &name)?,
     };
-    if matches!(cursor.peek(), Some(Token::LBracket)) || cursor.is_at(&["ARRAY"]) {
-        return Err(instead(cursor, position, &format!("{name}[]"), "JSONB"));
+    array_of(cursor, position, found)
+}
+
+/// `[]` or `ARRAY` behind a type.
+fn array_of(cursor: &mut Cursor<'_, '_>, position: SqlPosition, item: SqlType) -> Result<SqlType, Problem> {
+    if cursor.take_symbol(&Token::LBracket) {
+        cursor.expect_symbol(&Token::RBracket)?;
+    } else if !cursor.take(&["ARRAY"]) {
+        return Ok(item);
     }
-    Ok(found)
+    let nested = cursor.peek() == Some(&Token::LBracket);
+    match ItemType::of(item).filter(|_| !nested) {
+        Some(item) => Ok(SqlType::Array(item)),
+        None => Err(instead(cursor, position, &format!("{}[]{}", item.sql(), if nested { "[]" } else { "" }), "JSONB")),
+    }
 }
 
 fn plain(cursor: &Cursor<'_, '_>, position: SqlPosition, name: &str) -> Result<SqlType, Problem> {

@@ -1,21 +1,23 @@
 //! One reader of a view's changes. It is asked, it never pushes: what a slow reader has not asked for takes no room.
 
 mod finals;
+mod joined;
+mod task;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
-use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use operators::view::Touched;
 use schemas::{Code, OutputMode, Problem, ViewDef};
 use storage::batch_view::BatchViewReader;
 use storage::snapshot::ViewSnapshot;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use self::joined::Joined;
+use self::task::{Mark, Task};
 use super::append::OpenRows;
 use super::compare::{compare, pieces};
 use super::contents;
@@ -60,49 +62,12 @@ pub struct Feed {
     counts: Counts,
     /// In mode `append`, the rows that are not final at the cursor; none if they are to be found.
     open: Option<OpenRows>,
+    /// In mode `complete`, what the view joined when it was handed over.
+    joined: Joined,
     /// The last look found nothing, or the last step is complete: there is time until the next look.
     rests: bool,
     /// When the reader heard something last; none before the first time.
     said: Option<Instant>,
-}
-
-/// What rows are final at, and how new they are.
-#[derive(Debug, Clone, Copy)]
-struct Mark {
-    version: u64,
-    watermark_us: Option<i64>,
-}
-
-/// What is to be handed over before the next look.
-enum Task {
-    Event(Event),
-    /// The rows of the whole view, and the turn to read them.
-    Rows(SendableRecordBatchStream, Arc<OwnedSemaphorePermit>, u64),
-    Cells(Arc<Step>, Touched),
-    /// The rows of the whole view, of which those are handed over that are final at a watermark.
-    Finals(SendableRecordBatchStream, Arc<OwnedSemaphorePermit>, Mark),
-    /// Touched cells in mode `append`, which may be of rows that were final.
-    Late(Arc<Step>, Touched, Option<i64>),
-    /// All cells of the step have been looked at: what is final at this watermark is handed over.
-    Closing(Arc<ViewSnapshot>, Option<i64>),
-    /// Rows that have become final, by their keys.
-    Close(Arc<ViewSnapshot>, RecordBatch),
-    Done(Cursor, Arc<ViewSnapshot>),
-}
-
-impl std::fmt::Debug for Task {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Event(_) => "Event",
-            Self::Rows(..) => "Rows",
-            Self::Cells(..) => "Cells",
-            Self::Finals(..) => "Finals",
-            Self::Late(..) => "Late",
-            Self::Closing(..) => "Closing",
-            Self::Close(..) => "Close",
-            Self::Done(..) => "Done",
-        })
-    }
 }
 
 impl Feed {
@@ -120,6 +85,7 @@ impl Feed {
             queue: VecDeque::new(),
             counts: Counts::default(),
             open: None,
+            joined: Joined::default(),
             rests: false,
             said: None,
         })
@@ -225,6 +191,9 @@ impl Feed {
         }
         let held = self.place.held();
         let Some(shape) = self.shape.clone() else {
+            if self.joined.is_outdated(&covered.view) {
+                return self.hand_over(&covered, "the next step".into(), next).await;
+            }
             if after.to.same_position(&cursor.to) && sequence(&after) == cursor.sequence {
                 self.say_something(cursor, &after, held.is_some());
                 return Ok(());
@@ -276,7 +245,9 @@ impl Feed {
         let Some(turn) = self.place.turn().await else { return Ok(()) };
         self.place.let_go();
         let snapshot = Arc::clone(&covered.snapshot);
+        let joined = Joined::by(&covered.view);
         let rows = self.engine.stream_view(&covered.view, &covered.def.name, Arc::clone(&snapshot)).await?;
+        self.joined = joined;
         let version = snapshot.to.total();
         self.queue.push_back(Task::Event(Event::Snapshot { reason, version }));
         let turn = Arc::new(turn);
@@ -312,6 +283,7 @@ impl Feed {
     /// Goes on from a cursor, or begins anew.
     pub fn resume(&mut self, cursor: Option<Cursor>) {
         self.request.cursor = cursor;
+        self.joined = Joined::default();
     }
 
     /// True once the view can be read; what keeps it from being read otherwise.

@@ -56,6 +56,19 @@ impl Shape {
         };
         let schema = view.output_schema();
         let whole = "mode complete sends the whole view at each step";
+        if view.is_of_rows() {
+            let why = "it has no aggregate, so that no column of it tells its rows apart";
+            return Err(refused(
+                why,
+                "give it an aggregate and GROUP BY; mode complete sends the whole view at each step",
+            ));
+        }
+        if let Some(table) = view.dimension_table() {
+            let why = format!(
+                "table {table} is joined when the view is read: a new version of it changes rows without a record"
+            );
+            return Err(refused(&why, "create the table WITH (join = 'pinned'); or use mode complete"));
+        }
         if !view.is_global() && finish.is_none() {
             return Err(refused("a row depends on other rows (LIMIT, a join behind the aggregate, …)", whole));
         }

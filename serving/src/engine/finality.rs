@@ -43,8 +43,8 @@ impl Finality {
             return problem;
         }
         problem.with_hint(
-            "window_final is of a view that is grouped by windows over its stream's event time, and of both sides of it \
-             together: not of batch.… or speed.…",
+            "window_final is of a view that is grouped by windows over its stream's event time and joins no table that \
+             may change, and of both sides of it together: not of batch.… or speed.…",
         )
     }
 

@@ -16,6 +16,7 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
+use operators::without_lateral;
 use schemas::statement::plain_windows;
 use schemas::{Catalog, Code, Problem};
 
@@ -83,7 +84,7 @@ impl QueryEngine {
         snapshots.assert_reached(&read.covered)?;
         let statement = read.finality.without_in_stars(statement);
         let session = self.session(tables).map_err(to_problem)?;
-        let plan = session.statement_to_plan(statement).await;
+        let plan = session.statement_to_plan(statement).await.and_then(without_lateral);
         let plan = plan.map_err(|error| read.finality.explain(to_problem(error)))?;
         assert_read_only(&plan)?;
         let plan = with_params(plan, request)?;

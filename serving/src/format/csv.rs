@@ -2,6 +2,7 @@
 
 use schemas::Problem;
 
+use super::json::write_json;
 use super::text::{Kind, write_value};
 use crate::engine::QueryAnswer;
 
@@ -22,7 +23,13 @@ pub(super) fn table(answer: &QueryAnswer) -> Result<String, Problem> {
                     out.push(',');
                 }
                 value.clear();
-                if write_value(&mut value, column.as_ref(), row)? != Kind::Null {
+                if column.data_type().is_nested() {
+                    // a list is a field of JSON, as it came in
+                    if !column.is_null(row) {
+                        write_json(&mut value, column.as_ref(), row)?;
+                        push_field(&mut out, &value);
+                    }
+                } else if write_value(&mut value, column.as_ref(), row)? != Kind::Null {
                     push_field(&mut out, &value);
                 }
             }

@@ -110,7 +110,7 @@ fn write_object(out: &mut String, names: &[String], rows: &RecordBatch, row: usi
     Ok(())
 }
 
-fn write_json(out: &mut String, array: &dyn Array, row: usize) -> Result<(), Problem> {
+pub(super) fn write_json(out: &mut String, array: &dyn Array, row: usize) -> Result<(), Problem> {
     if array.is_null(row) {
         out.push_str("null");
         return Ok(());

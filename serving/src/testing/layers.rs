@@ -40,7 +40,9 @@ impl Views for World {
         let column = |values: [&str; 2]| Arc::new(StringViewArray::from(values.to_vec())) as ArrayRef;
         let columns = vec![column(["KR", "DE"]), column(["Asia", "Europe"])];
         let rows = vec![RecordBatch::try_new(Arc::new(schema), columns).unwrap()];
-        (id == TABLE).then(|| Arc::new(StaticTable { name: "regions".into(), rows, identity: "regions-1".into() }))
+        (id == TABLE).then(|| {
+            Arc::new(StaticTable { name: "regions".into(), rows, identity: "regions-1".into(), is_late: false })
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use delta_kernel::KernelResult;
-use delta_kernel::schema::{DataType, SchemaRef, StructField, StructType};
+use delta_kernel::schema::{ArrayType, DataType, SchemaRef, StructField, StructType};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
@@ -53,6 +53,7 @@ fn delta_type(sql_type: SqlType) -> KernelResult<DataType> {
         SqlType::Text | SqlType::Json => DataType::STRING,
         SqlType::Date => DataType::DATE,
         SqlType::TimestampTz => DataType::TIMESTAMP,
+        SqlType::Array(item) => ArrayType::new(delta_type(item.sql_type())?, true).into(),
     })
 }
 

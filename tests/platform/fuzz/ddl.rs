@@ -232,6 +232,7 @@ fn table(create: &CreateTable) -> TableDef {
         columns: create.columns.clone(),
         source: create.file.clone(),
         version: 1,
+        join: create.join,
         rows: 0,
         created_at_us: 0,
     }

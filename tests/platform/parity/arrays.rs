@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, StringViewArray,
-    TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, ListBuilder,
+    StringBuilder, StringViewArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{
     DataType, Decimal128Type, Float64Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt64Type,
@@ -35,6 +35,19 @@ pub(super) fn array<'a>(data_type: &DataType, values: impl Iterator<Item = &'a V
         DataType::Timestamp(..) => {
             Arc::new(values.map(time).collect::<TimestampMicrosecondArray>().with_data_type(data_type.clone()))
         }
+        DataType::List(item) if *item.data_type() == DataType::Utf8 => {
+            let mut lists = ListBuilder::new(StringBuilder::new());
+            for value in values {
+                let Value::List(items) = value else {
+                    lists.append_null();
+                    continue;
+                };
+                lists.append_value(
+                    items.iter().map(|item| if let Value::Text(text) = item { Some(text) } else { None }),
+                );
+            }
+            Arc::new(lists.finish())
+        }
         other => panic!("no column of the tests has type {other}"),
     }
 }
@@ -47,6 +60,7 @@ pub(super) fn over_garbage(data_type: &DataType, values: &[&Value]) -> ArrayRef 
         DataType::Decimal128(_, scale) => Value::Decimal(7, (*scale).try_into().unwrap()),
         DataType::Utf8View => Value::Text("in the place of a null".into()),
         DataType::Timestamp(..) => Value::Time(7),
+        DataType::List(_) => Value::List(vec![Value::Text("in the place of a null".into()), Value::Null]),
         _ => Value::Int(7),
     };
     let filled = values.iter().map(|value| if value.is_null() { &garbage } else { value });

@@ -9,7 +9,7 @@ use super::expression::decimal_text;
 use super::value::{Kind, Value};
 
 /// Columns of the stream, in order, with their SQL types.
-pub(super) const COLUMNS: [(&str, &str, Kind); 11] = [
+pub(super) const COLUMNS: [(&str, &str, Kind); 12] = [
     ("id", "TEXT NOT NULL", Kind::Text),
     ("k", "TEXT", Kind::Text),
     ("c", "INT", Kind::Int),
@@ -21,6 +21,7 @@ pub(super) const COLUMNS: [(&str, &str, Kind); 11] = [
     ("b", "BOOLEAN", Kind::Bool),
     ("t", "TIMESTAMPTZ", Kind::Time),
     ("at", "TIMESTAMPTZ NOT NULL", Kind::Time),
+    ("tags", "TEXT[]", Kind::List(&Kind::Text)),
 ];
 pub(super) const ID: usize = 0;
 pub(super) const K: usize = 1;
@@ -33,6 +34,7 @@ pub(super) const Y: usize = 7;
 pub(super) const B: usize = 8;
 pub(super) const T: usize = 9;
 pub(super) const AT: usize = 10;
+pub(super) const TAGS: usize = 11;
 
 /// Digits after the point of column `d`.
 pub(super) const D_SCALE: u32 = 4;
@@ -92,6 +94,7 @@ impl Event {
             values.push(if is_null { Value::Null } else { value });
         }
         values.push(Value::Time(event_time(rng, number, flavor)));
+        values.push(if rng.random_bool(flavor.nulls) { Value::Null } else { Value::List(tags(rng)) });
         Self(values)
     }
 
@@ -125,8 +128,15 @@ fn json(value: &Value) -> Json {
         Value::Float(value) => Json::from(format!("{value:e}")),
         Value::Text(text) => Json::from(text.as_str()),
         Value::Time(time_us) => Json::from(calendar::text(*time_us)),
-        Value::List(_) => panic!("{value:?} in an event"),
+        Value::List(items) => Json::Array(items.iter().map(json).collect()),
     }
+}
+
+/// Up to four texts, some of them the same, some null.
+fn tags(rng: &mut ChaCha8Rng) -> Vec<Value> {
+    let mut tag = || if rng.random_bool(0.1) { Value::Null } else { Value::Text(pick(rng, &TEXTS).to_owned()) };
+    let some = [tag(), tag(), tag(), tag()];
+    some[..rng.random_range(0..5)].to_vec()
 }
 
 fn value(rng: &mut ChaCha8Rng, column: usize, flavor: Flavor) -> Value {

@@ -5,11 +5,12 @@ use rand_chacha::ChaCha8Rng;
 
 use super::aggregate::{Aggregate, Function};
 use super::calendar::{DAY, HOUR, MINUTE, SECOND};
-use super::event::{AT, B, BEGINNING, C, COLUMNS, D, D_SCALE, K, M, N, T, TEXTS, X, Y, pick};
+use super::event::{AT, B, BEGINNING, C, COLUMNS, D, D_SCALE, K, M, N, T, TAGS, TEXTS, X, Y, pick};
 use super::expression::{Comparison, Expression, Operation, call, compare, int, literal};
 use super::value::{Kind, Value};
 use super::view::{
-    CODE, DIMENSION, Join, LABEL, Late, NAME, POSITION, Sort, ViewModel, WEIGHT, WINDOW_END, WINDOW_START, cube, rollup,
+    CODE, DIMENSION, ITEM, Join, LABEL, Late, NAME, POSITION, Sort, Unnest, ViewModel, WEIGHT, WINDOW_END,
+    WINDOW_START, cube, rollup,
 };
 use super::window::Window;
 
@@ -25,6 +26,7 @@ pub(super) struct Generator<'a> {
 fn column(index: usize) -> Expression {
     let kind = match index {
         WINDOW_START | WINDOW_END => Kind::Time,
+        ITEM => Kind::Text,
         POSITION => Kind::Int,
         CODE.. => DIMENSION[index - CODE].2,
         _ => COLUMNS[index].2,
@@ -44,18 +46,29 @@ impl Generator<'_> {
     pub(super) fn view(&mut self) -> ViewModel {
         let window = self.chance(0.5).then(|| self.window());
         let is_session = matches!(window, Some(Window::Session { .. }));
-        let join = (!is_session && self.chance(0.25))
-            .then(|| Join { is_left: self.chance(0.5), on: self.pick(&[(C, CODE), (K, NAME), (M, WEIGHT)]) });
+        let join = (!is_session && self.chance(0.25)).then(|| Join {
+            is_left: self.chance(0.5),
+            on: self.pick(&[(C, CODE), (K, NAME), (M, WEIGHT)]),
+            is_late: false,
+        });
         let condition = self.chance(0.4).then(|| self.condition(join.is_some(), 2));
         let keys = match &window {
             Some(Window::Session { key, .. }) => self.keys_of_session(*key),
             window => self.keys(window.as_ref(), join.is_some()),
         };
         let aggregates = (0..self.rng.random_range(1..6)).map(|_| self.aggregate(join.is_some())).collect();
+        let is_counted = window.as_ref().is_some_and(Window::is_counted);
+        let unnest = self.chance(0.2).then(|| match (is_session, is_counted) {
+            (true, _) => Unnest::Select,
+            // it counts the records of the stream itself
+            (_, true) => self.pick(&[Unnest::CrossJoin, Unnest::Lateral]),
+            _ => self.pick(&[Unnest::CrossJoin, Unnest::Lateral, Unnest::Select]),
+        });
         let mut view = ViewModel {
             window,
             is_flinks: self.chance(0.3),
             join,
+            unnest,
             condition,
             keys,
             aggregates,
@@ -68,6 +81,7 @@ impl Generator<'_> {
             hides_time: false,
             sets: None,
             is_distinct: false,
+            is_of_rows: false,
         };
         let is_timed = view.window.as_ref().is_some_and(|window| !window.is_counted());
         if self.knows_log_time && is_timed && self.chance(0.15) {
@@ -75,8 +89,17 @@ impl Generator<'_> {
         }
         view.hides_time = view.window.is_none() && !view.reads_time() && self.chance(0.7);
         self.regroup(&mut view);
+        self.use_items(&mut view);
         self.finish(&mut view);
         view
+    }
+
+    /// Joins the table when the view is read, where that can be.
+    pub(super) fn join_late(&mut self, view: &mut ViewModel) {
+        let may = view.may_join_late() && self.chance(0.7);
+        if let Some(join) = &mut view.join {
+            join.is_late = may;
+        }
     }
 
     /// Some views have sets of groups, some no aggregate.
@@ -95,6 +118,40 @@ impl Generator<'_> {
                 1 => cube(keys),
                 _ => self.sets(keys),
             });
+        }
+    }
+
+    /// Rows in place of groups, and items of arrays in keys, conditions and aggregates.
+    fn use_items(&mut self, view: &mut ViewModel) {
+        let is_shared = view.window.as_ref().is_some_and(Window::is_shared);
+        if !is_shared && self.chance(0.15) {
+            (view.is_of_rows, view.is_distinct, view.sets) = (true, false, None);
+            view.aggregates.clear();
+            for of in [K, N, X, D, TAGS] {
+                let is_there = |key: &Expression| matches!(key, Expression::Column(own, _) if *own == of);
+                if (view.keys.is_empty() || self.chance(0.4)) && !view.keys.iter().any(is_there) {
+                    view.keys.push(column(of));
+                }
+            }
+        }
+        if view.unnest.is_none() {
+            return;
+        }
+        let is_session = matches!(view.window, Some(Window::Session { .. }));
+        if !is_session && view.sets.is_none() && self.chance(0.6) {
+            view.keys.push(column(ITEM));
+        }
+        for aggregate in &mut view.aggregates {
+            if matches!(aggregate.argument, Some(Expression::Column(K, _))) && self.chance(0.7) {
+                aggregate.argument = Some(column(ITEM));
+                // distinct values have no other order than their own
+                for order in aggregate.order_by.iter_mut().filter(|_| aggregate.distinct) {
+                    order.key = column(ITEM);
+                }
+            }
+        }
+        if view.condition.is_none() && self.chance(0.3) {
+            view.condition = Some(self.atom(ITEM));
         }
     }
 
@@ -262,7 +319,7 @@ impl Generator<'_> {
     /// A constant that the column may well be equal to.
     fn literal_for(&mut self, of: usize) -> Expression {
         literal(match of {
-            K | LABEL | NAME => Value::Text(self.pick(&TEXTS).to_owned()),
+            K | LABEL | NAME | ITEM => Value::Text(self.pick(&TEXTS).to_owned()),
             C | CODE => Value::Int(self.rng.random_range(-2..4)),
             N => Value::Int(self.pick(&[0, i64::MAX, 1 << 53, -77_000_000_000]).into()),
             D => Value::Decimal(self.pick(&[0, 1, 125_000, -7_500_000, 90_071_992_547_409_920_000]), D_SCALE),
@@ -361,7 +418,7 @@ impl Generator<'_> {
         let is_one = |kind: Kind| !matches!(kind, Kind::List(_) | Kind::Ranks(_));
         let exact = slots.iter().enumerate().filter(|(slot, column)| is_exact(*slot) && is_one(column.kind()));
         let exact: Vec<Expression> = exact.map(|(_, column)| column.clone()).collect();
-        if view.is_distinct {
+        if view.is_distinct || view.is_of_rows {
             return;
         }
         if let Some(computed) = self.computed(&exact) {

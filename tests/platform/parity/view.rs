@@ -5,20 +5,22 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::aggregate::{Aggregate, Expected, OutOfRange};
-use super::event::{AT, COLUMNS, Placed};
-use super::expression::{Expression, Operation};
+use super::event::{AT, COLUMNS, Placed, TAGS};
+use super::expression::{Expression, Operation, call};
 use super::late::{Reached, columns_read};
 use super::value::{Key, Kind, Value, order};
 use super::window::Window;
 
 /// Columns that a window and a join add behind those of the stream.
-pub(super) const WINDOW_START: usize = 11;
-pub(super) const WINDOW_END: usize = 12;
-pub(super) const CODE: usize = 13;
-pub(super) const NAME: usize = 14;
-pub(super) const LABEL: usize = 15;
-pub(super) const WEIGHT: usize = 16;
-const WIDTH: usize = 17;
+pub(super) const WINDOW_START: usize = 12;
+pub(super) const WINDOW_END: usize = 13;
+pub(super) const CODE: usize = 14;
+pub(super) const NAME: usize = 15;
+pub(super) const LABEL: usize = 16;
+pub(super) const WEIGHT: usize = 17;
+/// The column that `UNNEST` adds.
+pub(super) const ITEM: usize = 18;
+const WIDTH: usize = 19;
 /// Behind them, the partition and the offset of the record.
 pub(super) const POSITION: usize = WIDTH;
 
@@ -37,6 +39,19 @@ pub(super) struct Join {
     pub(super) is_left: bool,
     /// Column of the stream and column of the table that are equal.
     pub(super) on: (usize, usize),
+    /// The table is joined when the view is read, in the version that it has then.
+    pub(super) is_late: bool,
+}
+
+/// How the arrays of a record are taken apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Unnest {
+    /// `CROSS JOIN UNNEST(s.tags) AS u(item)`
+    CrossJoin,
+    /// `FROM s, LATERAL unnest(s.tags) AS u(item)`
+    Lateral,
+    /// `FROM (SELECT *, unnest(tags) AS item FROM s) AS s`
+    Select,
 }
 
 /// A sort of the answer by one of its columns.
@@ -55,6 +70,7 @@ pub(super) struct ViewModel {
     /// Whether the window is written as Flink does.
     pub(super) is_flinks: bool,
     pub(super) join: Option<Join>,
+    pub(super) unnest: Option<Unnest>,
     pub(super) condition: Option<Expression>,
     pub(super) keys: Vec<Expression>,
     pub(super) aggregates: Vec<Aggregate>,
@@ -71,6 +87,8 @@ pub(super) struct ViewModel {
     pub(super) sets: Option<Vec<Vec<bool>>>,
     /// `SELECT DISTINCT` of the keys.
     pub(super) is_distinct: bool,
+    /// No aggregate and no groups: the keys of every row.
+    pub(super) is_of_rows: bool,
 }
 
 /// What becomes of late events.
@@ -92,10 +110,33 @@ pub(super) struct Answer {
     pub(super) counted_late: u64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Owner {
+    Stream,
+    Table,
+    Both,
+}
+
+/// Whose columns an expression reads; none for a constant.
+fn owner(expression: &Expression) -> Option<Owner> {
+    let of = |column: usize| if (CODE..ITEM).contains(&column) { Owner::Table } else { Owner::Stream };
+    let owners = expression.columns().into_iter().map(of);
+    owners.reduce(|a, b| if a == b { a } else { Owner::Both })
+}
+
+/// The parts of a condition that all have to hold.
+fn conjuncts(condition: &Expression) -> Vec<&Expression> {
+    match condition {
+        Expression::Call(Operation::And, parts) => parts.iter().flat_map(conjuncts).collect(),
+        other => vec![other],
+    }
+}
+
 fn source_name(column: usize) -> String {
     match column {
         WINDOW_START => "window_start".into(),
         WINDOW_END => "window_end".into(),
+        ITEM => "item".into(),
         POSITION => "s._partition".into(),
         CODE.. => format!("dim.{}", DIMENSION[column - CODE].0),
         _ => format!("s.{}", COLUMNS[column].0),
@@ -118,7 +159,7 @@ impl ViewModel {
         if let (Some(condition), false) = (&self.condition, self.filters_before()) {
             let _ = write!(sql, " WHERE {}", condition.sql(&source_name));
         }
-        if !self.keys.is_empty() && !self.is_distinct {
+        if !self.keys.is_empty() && !self.is_distinct && !self.is_of_rows {
             let _ = write!(sql, " GROUP BY {}", self.group_by_sql());
         }
         if let Some(having) = &self.having {
@@ -151,29 +192,77 @@ impl ViewModel {
     }
 
     fn source_sql(&self) -> String {
+        let inside = self.stream_sql();
         let over = match &self.condition {
             Some(condition) if self.filters_before() => {
-                format!("(SELECT * FROM s WHERE {})", condition.sql(&source_name))
+                format!("(SELECT * FROM {inside} WHERE {})", condition.sql(&source_name))
             }
-            _ => "s".into(),
+            _ if self.window.is_some() && inside != "s" => format!("(SELECT * FROM {inside})"),
+            _ => inside,
         };
         let time = self.log_time.unwrap_or("at");
-        let stream = match &self.window {
-            Some(window) => window.sql(&over, time, self.is_flinks),
-            None if self.hides_time => {
-                let columns: Vec<&str> = COLUMNS.iter().map(|(name, ..)| *name).filter(|name| *name != "at").collect();
-                format!("(SELECT {} FROM s) AS s", columns.join(", "))
-            }
-            None => "s".into(),
-        };
-        let Some(join) = &self.join else { return stream };
-        let (word, on) = (if join.is_left { "LEFT JOIN" } else { "JOIN" }, join.on);
-        format!("{stream} {word} dim ON {} = {}", source_name(on.0), source_name(on.1))
+        let windows = |window: &Window| window.sql(&over, time, self.is_flinks);
+        let mut source = self.window.as_ref().map_or_else(|| over.clone(), windows);
+        if let Some(join) = &self.join {
+            let (word, on) = (if join.is_left { "LEFT JOIN" } else { "JOIN" }, join.on);
+            let _ = write!(source, " {word} dim ON {} = {}", source_name(on.0), source_name(on.1));
+        }
+        match self.unnest {
+            Some(Unnest::CrossJoin) => source + " CROSS JOIN UNNEST(s.tags) AS u(item)",
+            Some(Unnest::Lateral) => source + ", LATERAL unnest(s.tags) AS u(item)",
+            Some(Unnest::Select) | None => source,
+        }
+    }
+
+    /// The stream, or a subquery that takes its arrays apart or does not hand on its event time.
+    fn stream_sql(&self) -> String {
+        let takes_apart = self.unnest == Some(Unnest::Select);
+        if !takes_apart && !self.hides_time {
+            return "s".into();
+        }
+        let shown = COLUMNS.iter().map(|(name, ..)| *name).filter(|name| *name != "at").collect::<Vec<_>>().join(", ");
+        let columns = if self.hides_time { shown.as_str() } else { "*" };
+        format!("(SELECT {columns}{} FROM s) AS s", if takes_apart { ", unnest(tags) AS item" } else { "" })
     }
 
     /// A condition decides which events make sessions, so it stands inside.
     fn filters_before(&self) -> bool {
         matches!(self.window, Some(Window::Session { .. }))
+    }
+
+    /// True if a table could be joined after the aggregate: no aggregate, and nothing that mixes stream and table.
+    pub(super) fn may_join_late(&self) -> bool {
+        let is_shared = self.window.as_ref().is_some_and(Window::is_shared);
+        let has_shape = !is_shared && !self.is_of_rows && self.sets.is_none() && !self.keys.is_empty();
+        let inside = matches!(self.unnest, None | Some(Unnest::Select));
+        let one_side = |expression: &Expression| owner(expression) != Some(Owner::Both);
+        let of_stream = |expression: &Expression| matches!(owner(expression), None | Some(Owner::Stream));
+        let aggregates = self.aggregates.iter().all(|aggregate| {
+            let keys = aggregate.order_by.iter().map(|order| &order.key);
+            let parts = aggregate.argument.iter().chain(&aggregate.second).chain(&aggregate.filter).chain(keys);
+            parts.into_iter().all(of_stream)
+        });
+        has_shape
+            && inside
+            && aggregates
+            && self.keys.iter().all(one_side)
+            && self.condition.as_ref().is_none_or(|condition| conjuncts(condition).into_iter().all(one_side))
+    }
+
+    /// True if the table is joined when the view is read.
+    pub(super) fn joins_late(&self) -> bool {
+        self.join.as_ref().is_some_and(|join| join.is_late)
+    }
+
+    /// What the fold sees of the view: all of it, without a table that is joined when the view is read.
+    pub(super) fn folded(&self) -> Self {
+        if !self.joins_late() {
+            return self.clone();
+        }
+        let conditions = self.condition.iter().flat_map(conjuncts);
+        let of_stream = conditions.filter(|condition| owner(condition) != Some(Owner::Table)).cloned();
+        let condition = of_stream.reduce(|a, b| call(Operation::And, [a, b]));
+        Self { join: None, condition, ..self.clone() }
     }
 
     /// `late = '…'`
@@ -269,15 +358,28 @@ impl ViewModel {
         keys.map(|(index, key)| if has(index) { key.value(row) } else { Value::Null }).collect()
     }
 
-    /// The rows that the source makes of an event: several or none with a join.
+    /// The rows that the source makes of an event: several or none with a join or `UNNEST`.
     pub(super) fn source_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
+        let rows = self.joined_rows(event, dimension);
+        if self.unnest.is_none() {
+            return rows;
+        }
+        let Value::List(items) = &event[TAGS] else { return vec![] };
+        let with_items = |row: &Vec<Value>| -> Vec<Vec<Value>> {
+            let with = |item: &Value| [&row[..ITEM], std::slice::from_ref(item)].concat();
+            items.iter().map(with).collect()
+        };
+        rows.iter().flat_map(with_items).collect()
+    }
+
+    fn joined_rows(&self, event: &[Value], dimension: &[Vec<Value>]) -> Vec<Vec<Value>> {
         let mut row = event.to_vec();
         row.resize(WIDTH, Value::Null);
         let Some(join) = &self.join else { return vec![row] };
         let (mine, theirs) = (&event[join.on.0], join.on.1 - CODE);
         let matches =
             |other: &&Vec<Value>| !mine.is_null() && !other[theirs].is_null() && order(mine, &other[theirs]).is_eq();
-        let joined = |other: &Vec<Value>| [&row[..CODE], other].concat();
+        let joined = |other: &Vec<Value>| [&row[..CODE], other, &row[ITEM..]].concat();
         let rows: Vec<Vec<Value>> = dimension.iter().filter(matches).map(joined).collect();
         if rows.is_empty() && join.is_left { vec![row] } else { rows }
     }
@@ -349,7 +451,8 @@ impl ViewModel {
                 if let Some(reached) = finality {
                     row.push(Expected::exact(Value::Bool(self.is_final(*set, rows[0], reached))));
                 }
-                answer.push(row);
+                let times = if self.is_of_rows { rows.len() } else { 1 };
+                answer.extend(std::iter::repeat_n(row, times));
             }
         }
         answer.sort_by(|a: &Vec<Expected>, b| {

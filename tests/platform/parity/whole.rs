@@ -78,7 +78,7 @@ impl World {
             ))
             .await;
         let columns: Vec<String> = DIMENSION.iter().map(|(name, sql, _)| format!("{name} {sql}")).collect();
-        let sql = format!("CREATE TABLE dim ({}) FROM FILE 'dim.csv'", columns.join(", "));
+        let sql = format!("CREATE TABLE dim ({}) FROM FILE 'dim.csv' WITH (join = 'pinned')", columns.join(", "));
         client.try_sql(json!({ "sql": sql, "files": { "dim.csv": self.csv() } })).await.unwrap();
         for (number, model) in self.models.iter().enumerate() {
             for (name, refresh) in [(format!("v{number}"), "MANUAL"), (format!("v{number}_never"), "NEVER")] {
@@ -152,16 +152,8 @@ impl World {
         if model.late != Late::Side {
             return;
         }
-        let mut columns: Vec<(&str, Kind)> = COLUMNS.iter().map(|(name, _, kind)| (*name, *kind)).collect();
-        if model.hides_time {
-            columns.pop();
-            columns.push(("_event_time", Kind::Time));
-        }
-        columns.extend([("_partition", Kind::Int), ("_offset", Kind::Int), ("_max_event_time", Kind::Time)]);
-        if model.join.is_some() {
-            columns.extend(DIMENSION.iter().map(|(name, _, kind)| (*name, *kind)));
-        }
-        let (names, kinds): (Vec<&str>, Vec<Kind>) = columns.into_iter().unzip();
+        let columns = side_columns(model);
+        let (names, kinds): (Vec<&str>, Vec<Kind>) = columns.iter().map(|(name, kind)| (name.as_str(), *kind)).unzip();
         let rows = late_rows(model, records, &self.dimension, &names);
         let expected = Answer { rows: Ok(rows), counted: 0, late: 0, counted_late: 0 };
         let mut views = vec![format!("{layer}v{number}_late")];
@@ -240,6 +232,27 @@ impl World {
 
 fn kinds(model: &ViewModel) -> Vec<Kind> {
     model.columns.iter().map(super::expression::Expression::kind).collect()
+}
+
+/// Columns that the view with a view's late events has: what its aggregate reads; of a view of rows, its own.
+fn side_columns(model: &ViewModel) -> Vec<(String, Kind)> {
+    if model.is_of_rows {
+        let own = kinds(model).into_iter().enumerate();
+        return own.map(|(index, kind)| (format!("o{index}"), kind)).collect();
+    }
+    let mut columns: Vec<(&str, Kind)> = COLUMNS.iter().map(|(name, _, kind)| (*name, *kind)).collect();
+    if model.hides_time {
+        columns.retain(|(name, _)| *name != "at");
+        columns.push(("_event_time", Kind::Time));
+    }
+    columns.extend([("_partition", Kind::Int), ("_offset", Kind::Int), ("_max_event_time", Kind::Time)]);
+    if model.join.is_some() {
+        columns.extend(DIMENSION.iter().map(|(name, _, kind)| (*name, *kind)));
+    }
+    if model.unnest.is_some() {
+        columns.push(("item", Kind::Text));
+    }
+    columns.into_iter().map(|(name, kind)| (name.to_owned(), kind)).collect()
 }
 
 fn parse_row(row: &Json, kinds: &[Kind]) -> Vec<Value> {

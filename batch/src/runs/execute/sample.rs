@@ -23,7 +23,8 @@ const CELLS: u64 = 20;
 const WHOLE_RECORDS_MAX: u64 = 2_000_000;
 /// Of a larger one, about so many records.
 const PART_RECORDS_MAX: u64 = 500_000;
-/// Panes or sessions that are compared, all of them: some alone do not make whole windows.
+/// Panes, sessions or rows that are compared, all of them: some alone do not make whole windows, and rows have
+/// no names.
 const WHOLE_CELLS_MAX: u64 = 100_000;
 
 /// Sampled states.
@@ -45,7 +46,7 @@ impl Sampler {
 
     /// For a view's new batch view: all cells where some are of no use, none where all are too many.
     pub(super) fn of_view(run: u64, cells: u64, view: &View) -> Self {
-        match (view.makes_windows(), cells <= WHOLE_CELLS_MAX) {
+        match (view.is_compared_whole(), cells <= WHOLE_CELLS_MAX) {
             (false, _) => Self::new(run, cells),
             (true, true) => Self { stride: 1, next: 0, seen: 0, taken: vec![] },
             (true, false) => Self { stride: 1, next: u64::MAX, seen: 0, taken: vec![] },
@@ -84,7 +85,7 @@ impl RunService {
             let view = &plan.view;
             let oracle = Oracle { view: &view.view, sql: &view.def.sql, stream: &view.stream, tables: &view.tables };
             let fits = plan.cut.total() <= WHOLE_RECORDS_MAX / view.view.windows_per_record()
-                && (!view.view.makes_windows() || cells <= WHOLE_CELLS_MAX);
+                && (!view.view.is_compared_whole() || cells <= WHOLE_CELLS_MAX);
             let input = if !is_incremental && fits {
                 OracleInput { rows: whole(&oracle, &records, &plan)?, states: sampled }
             } else {
@@ -135,7 +136,7 @@ fn part(oracle: &Oracle<'_>, records: &MasterRecords, plan: &Plan, run: u64) -> 
     })?;
     let Some(states) = folder.take()? else { return Ok(None) };
     let states = operators::states::sort(oracle.view, &states)?;
-    if oracle.view.makes_windows() {
+    if oracle.view.is_compared_whole() {
         return Ok(Some(OracleInput { rows, states }));
     }
     let mut sampler = Sampler::new(run, states.num_rows() as u64);

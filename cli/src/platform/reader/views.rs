@@ -42,7 +42,7 @@ impl ReaderViews {
         if known.catalog.sequence == catalog.sequence && known.catalog.views.len() == catalog.views.len() {
             return Ok(known);
         }
-        let mut tables = BTreeMap::new();
+        let mut tables: BTreeMap<(Uuid, u32), Arc<StaticTable>> = BTreeMap::new();
         for table in &catalog.tables {
             let rows = match known.tables.get(&(table.id, table.version)) {
                 Some(rows) => Arc::clone(rows),
@@ -54,7 +54,10 @@ impl ReaderViews {
         for def in &catalog.views {
             let had = known.views.get(&def.id).filter(|view| view.semantic_hash() == def.semantic_hash);
             let view = match (had, catalog.stream_by_id(def.stream)) {
-                (Some(view), _) => Arc::clone(view),
+                (Some(view), _) => {
+                    tables.values().for_each(|table| view.set_dimension(table));
+                    Arc::clone(view)
+                }
                 (None, Some(stream)) => compile_view(def, stream, &tables)?.view,
                 (None, None) => continue,
             };

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use ingest::service::{IngestOptions, IngestService, Payload};
 use schemas::freshness::IngestAnswer;
 use schemas::statement::{CopyFormat, CopyFrom, ObjectKind};
-use schemas::{Code, Problem, SqlType, StreamDef};
+use schemas::{Code, ColumnDef, Problem, SqlType, StreamDef};
 use serde::{Deserialize, Serialize};
 use serving::parts::StatementAnswer;
 use storage::{StorageError, paths};
@@ -122,7 +122,8 @@ impl Importer {
     fn files_of(&self, copy: &CopyFrom, stream: &StreamDef) -> Result<Files, Problem> {
         let path = import_path(self.registry.parts.folder.import_folder(), &copy.file)?;
         let names = bodies::files(&path.to_string_lossy()).map_err(|error| unreadable(&error))?;
-        let bare = stream.columns.iter().filter(|c| matches!(c.sql_type, SqlType::Boolean | SqlType::Json));
+        let is_bare = |c: &&ColumnDef| matches!(c.sql_type, SqlType::Boolean | SqlType::Json | SqlType::Array(_));
+        let bare = stream.columns.iter().filter(is_bare);
         let format = copy.format.map(|format| match format {
             CopyFormat::Json => InputFormat::Json,
             CopyFormat::Csv => InputFormat::Csv,

@@ -52,8 +52,10 @@ impl<'a> Rehearsed<'a> {
         match check_table(create, files, &self.catalog, self.now_us())? {
             Checked::Done(answer) => Ok(answer),
             Checked::New((def, rows)) => {
-                let text = format!("would create table {} with {} rows", create.name, rows.num_rows());
+                let verb = if def.version > 1 { "replace" } else { "create" };
+                let text = format!("would {verb} table {} with {} rows", create.name, rows.num_rows());
                 self.tables.insert(def.id, static_tables::table(&def, vec![rows]));
+                self.catalog.tables.retain(|table| table.id != def.id);
                 self.catalog.tables.push(def);
                 Ok(message(text))
             }

@@ -127,7 +127,8 @@ impl Histogram {
         if low == high || part == 0.0 {
             return Some(value_of(low));
         }
-        Some(value_of(low) * (1.0 - part) + value_of(high) * part)
+        // between two infinities lies a NaN, whose sign depends on the processor
+        Some((value_of(low) * (1.0 - part) + value_of(high) * part).canonical())
     }
 
     /// The bucket of the value with a rank.

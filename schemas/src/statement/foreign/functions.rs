@@ -76,6 +76,11 @@ pub(super) const FUNCTIONS: &[Functions] = &[
         "write last_value(x ORDER BY at), or arg_max(x, at)",
     ),
     (&["any"], OTHER_NAME, "write any_value(x)"),
+    (
+        &["arrayJoin", "explode"],
+        "a row of each item is made by UNNEST",
+        "write FROM s CROSS JOIN UNNEST(s.tags) AS t(tag)",
+    ),
     // shares
     (
         &[

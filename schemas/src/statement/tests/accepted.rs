@@ -4,7 +4,7 @@ use rstest::rstest;
 
 use super::super::{CopyFormat, CopyFrom, CreateStream, ObjectKind, Statement};
 use super::{VALID, all, one};
-use crate::column::{ColumnDef, SqlType};
+use crate::column::{ColumnDef, ItemType, SqlType};
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX};
 use crate::problem::SqlPosition;
 use crate::stream::{LatePolicy, OnBadData};
@@ -107,6 +107,11 @@ fn columns_may_be_called_like_keywords() {
 #[case("NUMERIC(10, 2)", SqlType::Numeric { precision: 10, scale: 2 })]
 #[case("DECIMAL(38)", SqlType::Numeric { precision: 38, scale: 0 })]
 #[case("TEXT", SqlType::Text)]
+#[case("TEXT[]", SqlType::Array(ItemType::Text))]
+#[case("varchar(20) array", SqlType::Array(ItemType::Text))]
+#[case("DOUBLE PRECISION []", SqlType::Array(ItemType::Double))]
+#[case("NUMERIC(9, 2)[]", SqlType::Array(ItemType::Numeric { precision: 9, scale: 2 }))]
+#[case("TIMESTAMP WITH TIME ZONE[]", SqlType::Array(ItemType::TimestampTz))]
 #[case("STRING", SqlType::Text)]
 #[case("VARCHAR", SqlType::Text)]
 #[case("VARCHAR(12)", SqlType::Text)]

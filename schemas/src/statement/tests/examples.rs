@@ -18,6 +18,8 @@ use super::all;
     &["mean_temperature", "hottest_of_the_hour", "readings_per_day"]
 )]
 #[case::hashtags(include_str!("../../../examples/hashtags.sql"), &["hashtags"], &["tags_of_the_minute"])]
+#[case::dimension(include_str!("../../../examples/dimension.sql"), &["sales"], &["sales_by_category"])]
+#[case::posts(include_str!("../../../examples/posts.sql"), &["posts"], &["tags_per_hour", "liked_tags"])]
 #[case::sessions(include_str!("../../../examples/sessions.sql"), &["visits"], &["sessions"])]
 #[case::watermark(
     include_str!("../../../examples/watermark.sql"),
@@ -35,7 +37,7 @@ fn example_is_read(#[case] sql: &str, #[case] streams: &[&str], #[case] views: &
                 found_streams.push(stream.name);
             }
             Statement::CreateView(CreateView { name, .. }) => found_views.push(name),
-            Statement::CreateTable(table) => assert_eq!(table.file, "ads.csv"),
+            Statement::CreateTable(table) => assert_eq!(table.file, format!("{}.csv", table.name)),
             Statement::CreateSink(sink) => assert!(found_views.contains(&sink.view)),
             other => panic!("{other:?}"),
         }
