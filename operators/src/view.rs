@@ -84,10 +84,7 @@ pub struct View {
     feed_schema: SchemaRef,
     /// Below the aggregate, reading [`FEED`].
     program: LogicalPlan,
-    /// True if one record can become several rows (a join, `UNNEST`).
-    fans_out: bool,
-    /// True if arrays are taken apart.
-    unnests: bool,
+    rows_of_record: RowsOfRecord,
     planner: SessionState,
     pub(crate) cells: CellPlan,
     /// The table that is joined to the cells when they are read.
@@ -98,6 +95,17 @@ pub struct View {
     finish: LogicalPlan,
     is_global: bool,
     beyond_plain_sql: bool,
+}
+
+/// How many rows the row program makes of one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowsOfRecord {
+    /// At most one.
+    One,
+    /// Several: there is a join.
+    Several,
+    /// Several, as many as arrays that are taken apart have items.
+    Items,
 }
 
 /// The aggregate itself, bound to the row program's output. What fold, merge and answer share.
@@ -249,10 +257,10 @@ impl View {
 
     /// True if one record can become several rows.
     pub fn fans_out(&self) -> bool {
-        self.fans_out
+        self.rows_of_record != RowsOfRecord::One
     }
 
     pub(crate) fn unnests(&self) -> bool {
-        self.unnests
+        self.rows_of_record == RowsOfRecord::Items
     }
 }

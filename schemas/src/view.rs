@@ -82,6 +82,7 @@ impl TableJoin {
         }
     }
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
     fn is_pinned(&self) -> bool {
         *self == Self::Pinned
     }

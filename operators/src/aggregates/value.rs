@@ -186,7 +186,7 @@ impl Groups for Values {
     }
 
     fn heap_bytes(&self) -> usize {
-        let arrays: usize = self.arrays.iter().map(|array| array.get_array_memory_size()).sum();
+        let arrays: usize = self.arrays.iter().map(Array::get_array_memory_size).sum();
         arrays + self.places.as_ref().map_or(0, bytes_of)
     }
 }
@@ -201,10 +201,10 @@ mod tests {
 
     #[test]
     fn one_value_keeps_the_laws() {
-        let numbers = Int32Array::from_iter((0..40).map(|i| (i % 7 != 3).then_some(i * 31 % 17)));
+        let numbers: Int32Array = (0..40).map(|i| (i % 7 != 3).then_some(i * 31 % 17)).collect();
         let texts: StringViewArray =
             (0..40).map(|i| (i % 5 != 1).then(|| format!("a text of some length {}", i % 9))).collect();
-        let floats = Float64Array::from_iter((0..40).map(|i| (i % 4 != 2).then_some(f64::from(i % 6) - 0.5)));
+        let floats: Float64Array = (0..40).map(|i| (i % 4 != 2).then_some(f64::from(i % 6) - 0.5)).collect();
         let lists = arrow::array::ListArray::from_iter_primitive::<Int32Type, _, _>(
             (0..40).map(|i| (i % 6 != 5).then(|| (0..i % 3).map(|n| (n != 1).then_some(n * i)).collect::<Vec<_>>())),
         );

@@ -26,7 +26,7 @@ impl GroupValues for AppendedKeys {
     }
 
     fn size(&self) -> usize {
-        self.batches.iter().flatten().map(|column| column.get_array_memory_size()).sum()
+        self.batches.iter().flatten().map(Array::get_array_memory_size).sum()
     }
 
     fn is_empty(&self) -> bool {

@@ -33,10 +33,9 @@ pub(super) async fn scan(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let filters = filters.into_iter().map(|filter| over_states(plan, filter)).collect::<Result<Vec<_>>>()?;
     let mut read: BTreeSet<usize> = wanted.iter().map(|column| stored(plan, *column)).collect();
-    for filter in &filters {
-        for column in filter.column_refs() {
-            read.insert(plan.state_schema.index_of(&column.name)?);
-        }
+    let filtered_by: BTreeSet<&Column> = filters.iter().flat_map(Expr::column_refs).collect();
+    for column in filtered_by {
+        read.insert(plan.state_schema.index_of(&column.name)?);
     }
     let read: Vec<usize> = read.into_iter().collect();
     let schema = Arc::new(plan.state_schema.project(&read)?);

@@ -31,7 +31,7 @@ use super::hidden::{LATE_ROW, hidden};
 use super::parsed::{Parsed, parse};
 use super::rows::{ORDINAL, is_of_rows};
 use super::windowed::{Keys, LAST_EVENT};
-use super::{CELLS, CellPlan, Dimension, View, ViewSource, refuse};
+use super::{CELLS, CellPlan, Dimension, RowsOfRecord, View, ViewSource, refuse};
 use crate::aggregates::{Lowered, lower as lower_call, within_cap};
 use crate::lateral::without_lateral;
 use crate::windows::{TIME_ZONE_DATA, WindowPlanner, Windows};
@@ -131,16 +131,20 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
         None => finish(&analyzed, &original, (&cells, &keys), (&calls, &planner))?,
     };
     let semantic_hash = semantic_hash(source, &optimized, (&cells, dimension.as_ref()), &finish);
-    let fans_out = program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_) | LogicalPlan::Unnest(_))))?;
-    let unnests = program.exists(|node| Ok(matches!(node, LogicalPlan::Unnest(_))))?;
+    let rows_of_record = if program.exists(|node| Ok(matches!(node, LogicalPlan::Unnest(_))))? {
+        RowsOfRecord::Items
+    } else if program.exists(|node| Ok(matches!(node, LogicalPlan::Join(_))))? {
+        RowsOfRecord::Several
+    } else {
+        RowsOfRecord::One
+    };
     Ok(View {
         semantic_hash,
         late: source.late,
         input_columns,
         feed_schema,
         program,
-        fans_out,
-        unnests,
+        rows_of_record,
         planner,
         cells,
         dimension,

@@ -55,7 +55,9 @@ impl ReaderViews {
             let had = known.views.get(&def.id).filter(|view| view.semantic_hash() == def.semantic_hash);
             let view = match (had, catalog.stream_by_id(def.stream)) {
                 (Some(view), _) => {
-                    tables.values().for_each(|table| view.set_dimension(table));
+                    for table in tables.values() {
+                        view.set_dimension(table);
+                    }
                     Arc::clone(view)
                 }
                 (None, Some(stream)) => compile_view(def, stream, &tables)?.view,

@@ -17,6 +17,9 @@ pub(super) enum Owner {
     Both,
 }
 
+/// What is compared: stored keys with expressions over the table.
+type Equalities = Vec<(usize, Expr)>;
+
 /// A join as stream and table, whatever side they stand on.
 pub(super) struct Sides {
     pub(super) stream: Arc<LogicalPlan>,
@@ -94,13 +97,10 @@ impl Splitter<'_> {
     /// The stored key that an expression of the stream is.
     fn stored(&mut self, expression: &Expr) -> usize {
         let plain = expression.clone().unalias();
-        match self.stored.iter().position(|known| *known == plain) {
-            Some(index) => index,
-            None => {
-                self.stored.push(plain);
-                self.stored.len() - 1
-            }
-        }
+        self.stored.iter().position(|known| *known == plain).unwrap_or_else(|| {
+            self.stored.push(plain);
+            self.stored.len() - 1
+        })
     }
 
     /// A key of the view over stored keys and the table's columns.
@@ -118,7 +118,7 @@ impl Splitter<'_> {
     }
 
     /// The equalities of the join, and its conditions on the table alone.
-    pub(super) fn on(&mut self, join: &Join) -> Result<(Vec<(usize, Expr)>, Vec<Expr>)> {
+    pub(super) fn on(&mut self, join: &Join) -> Result<(Equalities, Vec<Expr>)> {
         let (mut on, mut conditions) = (vec![], vec![]);
         let equal = |(a, b): &(Expr, Expr)| {
             Expr::BinaryExpr(BinaryExpr::new(Box::new(a.clone()), Operator::Eq, Box::new(b.clone())))
