@@ -193,7 +193,7 @@ fn threads_and_batch_sizes_make_no_difference(
 /// than tokio's cooperative budget lets streams go on (128 units). Whoever looks an event up folds it once a view.
 #[test]
 fn a_fold_in_a_task_ends() {
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_mins(1);
     let (view, records) = (view(GROUPS[1], LatePolicy::Include), records());
     let (whole, _) = fold_at_once(&view, &records, PARTITIONS).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

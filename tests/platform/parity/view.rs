@@ -65,6 +65,7 @@ pub(super) struct Sort {
 /// A view. Keys and aggregates are over the rows of the source; columns and `having` are over the
 /// keys, then the aggregates.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is there or not, whatever the others are")]
 pub(super) struct ViewModel {
     pub(super) window: Option<Window>,
     /// Whether the window is written as Flink does.
