@@ -78,18 +78,21 @@ async fn start(folder: &Path, store: &Store, views: &[ViewInput], interval_ms: u
     start_on(folder, store, views, interval_ms, 2).await
 }
 
-async fn start_on(folder: &Path, store: &Store, views: &[ViewInput], interval_ms: u64, shards: usize) -> Running {
-    let stream = stream();
-    let config = EmbeddedLogConfig::default();
-    // a checkpoint of the one that crashed may still hold the log for a moment
+/// Opens the log; a checkpoint of the one that crashed may still hold it for a moment.
+async fn open_log(folder: &Path) -> Arc<EmbeddedLog> {
+    let (stream, config) = (stream(), EmbeddedLogConfig::default());
     let begun = std::time::Instant::now();
-    let log = loop {
+    loop {
         match EmbeddedLog::open(folder, stream.log_schema(), stream.incarnation, PARTITIONS, &config) {
-            Ok(log) => break log,
+            Ok(log) => return log,
             Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    }
+}
+
+async fn start_on(folder: &Path, store: &Store, views: &[ViewInput], interval_ms: u64, shards: usize) -> Running {
+    let (stream, log) = (stream(), open_log(folder).await);
     let limits = Limits { checkpoint_interval_ms: interval_ms, ..Limits::default() };
     let service = SpeedService::new(DeltaStore::new(store.clone()), Arc::new(SystemClock), limits, shards);
     service.open(stream, Arc::clone(&log) as _, views).await.unwrap();
@@ -401,14 +404,7 @@ async fn missing_delta_is_found_at_the_start() {
     }
     running.crash().await;
     store.delete(&storage::paths::delta(stream().id, 1, 1)).await.unwrap();
-    let log: Arc<dyn Log> = EmbeddedLog::open(
-        folder.path(),
-        stream().log_schema(),
-        stream().incarnation,
-        PARTITIONS,
-        &EmbeddedLogConfig::default(),
-    )
-    .unwrap();
+    let log: Arc<dyn Log> = open_log(folder.path()).await;
     let service = SpeedService::new(DeltaStore::new(store.clone()), Arc::new(SystemClock), Limits::default(), 1);
     let refused = service.open(stream(), log, &[input(&view)]).await.unwrap_err();
     assert!(refused.detail.contains("some of them are missing"), "{}", refused.detail);
