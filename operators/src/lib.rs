@@ -18,6 +18,7 @@ pub mod laws;
 pub mod merged;
 pub mod row_finish;
 pub mod session;
+mod set_keys;
 pub mod states;
 pub mod view;
 pub mod windows;

@@ -7,10 +7,14 @@ use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::AggregateUDF;
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::prelude::SessionConfig;
 
 use crate::checked::CheckedArithmetic;
 use crate::lateral::LateralPlanner;
+use crate::set_keys::SetKeys;
 use crate::{aggregates, bounded, buckets, windows};
 
 /// Settings that views and queries share. Serving sets `target_partitions` and Parquet options on top.
@@ -35,8 +39,8 @@ pub fn query_state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionSt
 }
 
 fn with_functions(config: SessionConfig, runtime: Arc<RuntimeEnv>, aggregates: Vec<Arc<AggregateUDF>>) -> SessionState {
-    let mut state =
-        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+    let mut state = builder.with_analyzer_rules(analyzer_rules()).build();
     for aggregate in aggregates {
         // replaces DataFusion's function of the same name
         let _ = state.register_udaf(aggregate);
@@ -50,6 +54,15 @@ fn with_functions(config: SessionConfig, runtime: Arc<RuntimeEnv>, aggregates: V
     let _ = bounded::bound(&mut state);
     let _ = state.register_relation_planner(Arc::new(windows::WindowPlanner::default()));
     let _ = state.register_relation_planner(Arc::new(LateralPlanner));
-    state.add_analyzer_rule(Arc::new(CheckedArithmetic::default()));
     state
+}
+
+/// DataFusion's own, and ours where each of them has to come.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    vec![
+        Arc::new(ResolveGroupingFunction::new()),
+        Arc::new(SetKeys),
+        Arc::new(TypeCoercion::new()),
+        Arc::new(CheckedArithmetic::default()),
+    ]
 }

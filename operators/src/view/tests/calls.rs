@@ -152,6 +152,10 @@ fn equal_calls_stand_side_by_side() {
     &["a  2.0", "a  2.0", "b  0.5", "b  0.5", " 4 2.0", " 5 0.5"]
 )]
 #[case("SELECT k, count(*) AS c FROM s GROUP BY k, ROLLUP (n) HAVING grouping(n) = 1", &["a 5", "b 1"])]
+#[case(
+    "SELECT n > 2.5 AS big, grouping(n > 2.5) AS g, count(*) AS c FROM s GROUP BY CUBE (n > 2.5)",
+    &["false 0 1", "true 0 4", " 0 1", " 1 6"]
+)]
 #[case("SELECT DISTINCT k, n > 3 AS big FROM s WHERE n IS NOT NULL", &["a false", "a true", "b true"])]
 #[case("SELECT DISTINCT k AS a, k AS b FROM s", &["a a", "b b"])]
 #[case("SELECT DISTINCT c FROM (SELECT k, min(x) > 0 AS c FROM s GROUP BY k) AS q", &["true"])]
