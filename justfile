@@ -15,6 +15,11 @@ check:
 test:
     cargo test --workspace
 
+# the tests of one crate. `tests` stands beside it, so that its dependencies are compiled with the features that the
+# whole workspace needs of them, and not once more
+test-of CRATE *FILTER:
+    cargo test -p {{CRATE}} -p tests --lib {{FILTER}}
+
 # the whole platform in a simulation: `just sim SEED=17 STEPS=200`; without a seed, the fixed ones and a fresh one
 sim *ARGS:
     env {{ARGS}} sh -c 'BIFOLD_SIM_SEED="${SEED:-}" BIFOLD_SIM_STEPS="${STEPS:-}" \
