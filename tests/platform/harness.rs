@@ -143,6 +143,25 @@ impl Client {
         let path = format!("/v1/views/{view}/certificates/{}", run["id"]);
         self.request("GET", &path).send().await.unwrap().json().await.unwrap()
     }
+
+    /// A run whose certificate is exact and whose oracle has looked at something; returns the certificate.
+    pub(crate) async fn exact_run(&self, view: &str) -> Value {
+        let run = self.run(view).await;
+        assert_eq!((&run["state"], &run["verdict"]), (&"succeeded".into(), &"exact".into()), "{view}: {run}");
+        let certificate = self.certificate(view, &run).await;
+        let oracle = &certificate["oracle"];
+        assert!(oracle["sampled"].as_u64() > Some(0) && oracle["differing"] == 0, "{view}: {oracle}");
+        certificate
+    }
+
+    /// The answer to a look-up without SQL.
+    pub(crate) async fn look_up(&self, path: &str) -> Value {
+        let answer = self.request("GET", path).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
 }
 
 /// `serde_json` may read a float wrongly in its last bit: floats of the rows stay texts.
@@ -181,6 +200,16 @@ fn keep_exact(value: &mut Value, text: &serde_json::value::RawValue) {
 /// The rows of an answer.
 pub(crate) fn rows(answer: &Value) -> &Vec<Value> {
     answer["rows"].as_array().unwrap()
+}
+
+/// The rows of an answer as text, cells with spaces between them.
+pub(crate) fn lines(answer: &Value) -> Vec<String> {
+    lines_with(answer, |cell| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned))
+}
+
+/// [`lines`], each cell in the words of `cell`.
+pub(crate) fn lines_with(answer: &Value, cell: impl Fn(&Value) -> String) -> Vec<String> {
+    rows(answer).iter().map(|row| row.as_array().unwrap().iter().map(&cell).collect::<Vec<_>>().join(" ")).collect()
 }
 
 /// The one value of an answer with one row and one column.

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, one, rows};
+use crate::harness::{Client, Server, lines, one, rows};
 
 const STREAM: &str = "CREATE STREAM s (id TEXT NOT NULL, event_time TIMESTAMPTZ NOT NULL, PRIMARY KEY (id), \
     WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes') WITH (partitions = 1)";
@@ -24,14 +24,8 @@ async fn send(client: &Client, events: &[(&str, &str)]) {
     }
 }
 
-/// The rows of an answer, cells with spaces between them.
-fn table(answer: &Value) -> Vec<String> {
-    let cell = |cell: &Value| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
-    rows(answer).iter().map(|row| row.as_array().unwrap().iter().map(cell).collect::<Vec<_>>().join(" ")).collect()
-}
-
 async fn asked(client: &Client, sql: &str) -> Vec<String> {
-    table(&client.sql(sql).await)
+    lines(&client.sql(sql).await)
 }
 
 /// 14:59 late is still in its window, 15:01 late is not.

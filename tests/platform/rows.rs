@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, one, rows};
+use crate::harness::{Server, lines, one, rows};
 
 const POSTS: &str = include_str!("../../schemas/examples/posts.sql");
 
@@ -13,29 +13,6 @@ fn post(id: u32, author: &str, tags: &Value, likes: Option<u32>, minute: u32) ->
     json!({ "id": format!("p{id}"), "author": author, "tags": tags, "likes": likes, "event_time": event_time })
         .to_string()
         + "\n"
-}
-
-async fn look_up(client: &Client, path: &str) -> Value {
-    let answer = client.request("GET", path).send().await.unwrap();
-    let status = answer.status().as_u16();
-    let answer: Value = answer.json().await.unwrap();
-    assert_eq!(status, 200, "{path}: {answer}");
-    answer
-}
-
-/// Rows as text, one behind the other.
-fn lines(answer: &Value) -> Vec<String> {
-    let cell = |cell: &Value| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
-    rows(answer).iter().map(|row| row.as_array().unwrap().iter().map(cell).collect::<Vec<_>>().join(" ")).collect()
-}
-
-async fn exact_run(client: &Client, view: &str) -> Value {
-    let run = client.run(view).await;
-    assert_eq!((&run["state"], &run["verdict"]), (&"succeeded".into(), &"exact".into()), "{view}: {run}");
-    let certificate = client.certificate(view, &run).await;
-    let oracle = &certificate["oracle"];
-    assert!(oracle["sampled"].as_u64() > Some(0) && oracle["differing"] == 0, "{view}: {oracle}");
-    certificate
 }
 
 /// Hashtags of posts: an array of a record is taken apart, in each layer alone and in both.
@@ -53,15 +30,15 @@ async fn hashtags_of_posts_are_counted_in_both_layers() {
     let all = "SELECT tag, uses, authors FROM tags_per_hour ORDER BY tag NULLS LAST";
     let expected = ["rust 3 2", "sql 1 1", "null 1 1"];
     assert_eq!(lines(&client.sql(all).await), expected);
-    let certificate = exact_run(client, "tags_per_hour").await;
+    let certificate = client.exact_run("tags_per_hour").await;
     let batch = &certificate["ledger"]["batch"];
     assert_eq!((&batch["counted"], &batch["filtered"]), (&2.into(), &2.into()), "{certificate}");
     assert_eq!(lines(&client.sql(&all.replace("tags_", "batch.tags_")).await), expected);
     client.ingest("posts", post(5, "Eve", &json!(["sql"]), Some(9), 59)).await;
     assert_eq!(lines(&client.sql(all).await), ["rust 3 2", "sql 2 2", "null 1 1"]);
-    let found = look_up(client, "/v1/views/tags_per_hour?tag=eq.sql&select=tag,uses").await;
+    let found = client.look_up("/v1/views/tags_per_hour?tag=eq.sql&select=tag,uses").await;
     assert_eq!(lines(&found), ["sql 2"]);
-    exact_run(client, "tags_per_hour").await;
+    client.exact_run("tags_per_hour").await;
     server.stop().await;
 }
 
@@ -106,7 +83,7 @@ async fn a_view_of_rows_is_the_union_of_both_layers() {
         })
         .collect();
     client.ingest("posts", first).await;
-    let certificate = exact_run(client, "liked_tags").await;
+    let certificate = client.exact_run("liked_tags").await;
     // 133 posts have a like, three rows each
     assert_eq!(certificate["cells"]["compared"], 399, "{certificate}");
     assert_eq!(certificate["oracle"]["sampled"], 399, "{certificate}");
@@ -119,7 +96,7 @@ async fn a_view_of_rows_is_the_union_of_both_layers() {
     let view = &new["freshness"]["views"][0];
     assert_eq!((&view["view"], &new["freshness"]["complete"]), (&"liked_tags".into(), &true.into()), "{view}");
     assert_eq!(view["batch"]["certificate"], "exact");
-    let found = look_up(client, "/v1/views/liked_tags?id=eq.p8&order=tag&select=tag,likes").await;
+    let found = client.look_up("/v1/views/liked_tags?id=eq.p8&order=tag&select=tag,likes").await;
     assert_eq!(lines(&found), ["t8 2", "x 2", "y 2"]);
     let some = client.sql("SELECT tag FROM liked_tags LIMIT 3").await;
     assert_eq!(rows(&some).len(), 3);
@@ -130,7 +107,7 @@ async fn a_view_of_rows_is_the_union_of_both_layers() {
     // what the speed layer had comes back
     let server = Server::start(folder.path()).await;
     assert_eq!(*one(&server.client.sql("SELECT count(*) FROM liked_tags").await), 401);
-    exact_run(&server.client, "liked_tags").await;
+    server.client.exact_run("liked_tags").await;
     assert_eq!(*one(&server.client.sql("SELECT count(*) FROM batch.liked_tags").await), 401);
     server.stop().await;
 }

@@ -13,13 +13,6 @@ fn events(numbers: std::ops::Range<u32>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-async fn exact_run(client: &Client, view: &str) {
-    let run = client.run(view).await;
-    assert_eq!(run["verdict"], "exact", "{view}: {run}");
-    let oracle = &client.certificate(view, &run).await["oracle"];
-    assert!(oracle["sampled"].as_u64() > Some(0) && oracle["differing"] == 0, "{view}: {oracle}");
-}
-
 async fn answer(client: &Client, layer: &str, view: &str) -> Vec<Value> {
     rows(&client.sql(&format!("SELECT * FROM {layer}{view} ORDER BY 1, 2")).await).clone()
 }
@@ -73,9 +66,9 @@ async fn windows_over_every_time_are_the_same_in_both_layers() {
     }
     let all = answer(client, "", "ages").await;
     assert_eq!(all, [serde_json::json!(["client", 120, null, true, true])]);
-    exact_run(client, "ages").await;
+    client.exact_run("ages").await;
     for number in [1, 2, 3] {
-        exact_run(client, &format!("g{number}")).await;
+        client.exact_run(&format!("g{number}")).await;
     }
     let same =
         client.sql("SELECT count(*) FROM t1 AS a JOIN t2 AS b USING (window_start, window_end, n, latest)").await;

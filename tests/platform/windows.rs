@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, one, rows};
+use crate::harness::{Server, lines_with, one, rows};
 
 const SENSORS: &str = include_str!("../../schemas/examples/sensors.sql");
 const HASHTAGS: &str = include_str!("../../schemas/examples/hashtags.sql");
@@ -24,28 +24,13 @@ fn visits(events: &[(&str, u32)]) -> String {
     events.iter().map(line).collect()
 }
 
-async fn look_up(client: &Client, path: &str) -> Value {
-    let answer = client.request("GET", path).send().await.unwrap();
-    let status = answer.status().as_u16();
-    let answer: Value = answer.json().await.unwrap();
-    assert_eq!(status, 200, "{path}: {answer}");
-    answer
-}
-
 /// Columns of the rows, times as seconds of the hour.
 fn table(answer: &Value) -> Vec<String> {
     let cell = |cell: &Value| match cell.as_str().and_then(|text| text.strip_prefix("2024-01-01T10:")) {
         Some(rest) => (rest[..2].parse::<u32>().unwrap() * 60 + rest[3..5].parse::<u32>().unwrap()).to_string(),
         None => cell.as_str().map_or_else(|| cell.to_string(), str::to_owned),
     };
-    rows(answer).iter().map(|row| row.as_array().unwrap().iter().map(cell).collect::<Vec<_>>().join(" ")).collect()
-}
-
-async fn exact_run(client: &Client, view: &str) {
-    let run = client.run(view).await;
-    assert_eq!((&run["state"], &run["verdict"]), (&"succeeded".into(), &"exact".into()), "{view}: {run}");
-    let oracle = &client.certificate(view, &run).await["oracle"];
-    assert!(oracle["sampled"].as_u64() > Some(0) && oracle["differing"] == 0, "{view}: {oracle}");
+    lines_with(answer, cell)
 }
 
 /// [0, 10] and [17, 17]; a late event bridges two sessions, one in the batch view and one in the tail.
@@ -58,7 +43,7 @@ async fn a_late_event_bridges_sessions_across_the_layers() {
     let all = "SELECT visitor, window_start, window_end, pages FROM sessions ORDER BY 1, 2";
     client.ingest("visits", visits(&[("ann", 0), ("ann", 4), ("bob", 3), ("ann", 7), ("ann", 10)])).await;
     assert_eq!(table(&client.sql(all).await), ["ann 0 10 4", "bob 3 3 1"]);
-    exact_run(client, "sessions").await;
+    client.exact_run("sessions").await;
     client.ingest("visits", visits(&[("ann", 17)])).await;
     assert_eq!(table(&client.sql(all).await), ["ann 0 10 4", "ann 17 17 1", "bob 3 3 1"]);
     let speed = client.sql(&all.replace("sessions", "speed.sessions")).await;
@@ -66,13 +51,13 @@ async fn a_late_event_bridges_sessions_across_the_layers() {
     // late: bridges what the batch view has and what only the tail has
     client.ingest("visits", visits(&[("ann", 14)])).await;
     assert_eq!(table(&client.sql(all).await), ["ann 0 17 6", "bob 3 3 1"]);
-    let found = look_up(client, "/v1/views/sessions?visitor=eq.ann&select=window_start,window_end,pages").await;
+    let found = client.look_up("/v1/views/sessions?visitor=eq.ann&select=window_start,window_end,pages").await;
     assert_eq!(table(&found), ["0 17 6"]);
-    let found = look_up(client, &format!("/v1/views/sessions?visitor=eq.ann&window_start=eq.{}", time(14))).await;
+    let found = client.look_up(&format!("/v1/views/sessions?visitor=eq.ann&window_start=eq.{}", time(14))).await;
     assert_eq!(rows(&found).len(), 0, "no session begins there, although a part of one is stored: {found}");
     let statistics = client.sql("SELECT count(*), max(pages), avg(pages) FROM sessions").await;
     assert_eq!(table(&statistics), ["2 6 3.5"], "of whole sessions");
-    exact_run(client, "sessions").await;
+    client.exact_run("sessions").await;
     assert_eq!(table(&client.sql(&all.replace("sessions", "batch.sessions")).await), ["ann 0 17 6", "bob 3 3 1"]);
     let filtered =
         format!("SELECT pages FROM sessions WHERE visitor = 'ann' AND window_end = TIMESTAMPTZ '{}'", time(17));
@@ -97,7 +82,7 @@ async fn the_mean_of_the_last_minute_every_ten_seconds() {
     client.sql(SENSORS).await;
     client.ingest("readings", readings(0..95)).await;
     for view in ["mean_temperature", "hottest_of_the_hour", "readings_per_day"] {
-        exact_run(client, view).await;
+        client.exact_run(view).await;
     }
     client.ingest("readings", readings(95..300)).await;
     let of = |second: u32| {
@@ -114,9 +99,9 @@ async fn the_mean_of_the_last_minute_every_ten_seconds() {
             time(second)
         )
     };
-    let found = look_up(client, &path(60)).await;
+    let found = client.look_up(&path(60)).await;
     assert_eq!(table(&found), ["120 8.95 60"]);
-    assert_eq!(rows(&look_up(client, &path(65)).await).len(), 0, "no window begins there");
+    assert_eq!(rows(&client.look_up(&path(65)).await).len(), 0, "no window begins there");
     let total = client.sql("SELECT sum(readings), count(*) FROM mean_temperature").await;
     assert_eq!(table(&total), ["1800 35"], "each reading is in six windows");
     let hottest = "SELECT window_end, hottest FROM hottest_of_the_hour ORDER BY 1";
@@ -124,7 +109,7 @@ async fn the_mean_of_the_last_minute_every_ten_seconds() {
     let days = client.sql("SELECT CAST(window_start AS TEXT), readings FROM readings_per_day").await;
     assert!(table(&days)[0].starts_with("2023-12-31T23:00:00"), "midnight in Berlin: {days}");
     for view in ["mean_temperature", "hottest_of_the_hour", "readings_per_day"] {
-        exact_run(client, view).await;
+        client.exact_run(view).await;
     }
     assert_eq!(table(&client.sql(&of(60)).await), ["120 8.95 60"]);
     server.stop().await;
@@ -142,7 +127,7 @@ async fn hashtags_of_the_last_minute_every_second() {
         json!({ "id": number.to_string(), "tag": tag, "event_time": time(number / 10) }).to_string() + "\n"
     };
     client.ingest("hashtags", (0..20_000).map(line).collect::<String>()).await;
-    exact_run(client, "tags_of_the_minute").await;
+    client.exact_run("tags_of_the_minute").await;
     let of = |second: u32| {
         let end = time(second);
         format!(
