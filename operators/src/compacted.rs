@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -97,7 +98,7 @@ impl ExecutionPlan for CompactExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows = self.input.execute(partition, context)?;
         let schema = rows.schema();
-        let rows = rows.map(|part| Ok(footprint::compact(&part?)?));
+        let rows = rows.map(|part| -> Result<RecordBatch> { Ok(footprint::compact(&part?)?) });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 }

@@ -114,7 +114,8 @@ impl StreamSpeed {
         let reads = open.into_iter().map(|partition| async move {
             let next = from.offset(partition);
             let read = self.parts.log.read(partition, next, share).await.map_err(|e| e.problem())?;
-            Ok(read.iter().filter_map(|frame| frame.clip(&(next..next + share as u64))).collect::<Vec<_>>())
+            let new = read.iter().filter_map(|frame| frame.clip(&(next..next + share as u64)));
+            Ok::<Vec<Frame>, Problem>(new.collect())
         });
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }

@@ -77,7 +77,7 @@ fn read_pieces(file: &File, at: usize, part: &mut [u8]) -> std::io::Result<Hashe
         checksum.update(piece);
         Ok(true)
     };
-    let read_all = || {
+    let read_all = || -> std::io::Result<()> {
         while read_next()? {}
         Ok(())
     };
