@@ -83,7 +83,7 @@ fn copy(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         _ => {
             let data = column.to_data();
             let mut copied = MutableArrayData::new(vec![&data], false, data.len());
-            copied.extend(0, 0, data.len());
+            copied.try_extend(0, 0, data.len())?;
             Ok(make_array(copied.freeze()))
         }
     }

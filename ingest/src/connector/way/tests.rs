@@ -168,7 +168,7 @@ async fn nothing_is_let_in_behind_a_failure() {
     world.letters.flush(true);
     world.letters.set(Disk::Quick);
     let why = session.end().await;
-    assert!(why.contains("no disk"), "the first failure is the reason: {why}");
+    assert!(why.contains("fsync"), "the first failure is the reason: {why}");
     assert_eq!(world.log.texts("id"), ["a"]);
     assert_eq!(world.noted().await, Some((vec![1], 0)));
     assert_eq!(world.places().await, Places { next: vec![1], letters_below: vec![3] });
