@@ -97,12 +97,7 @@ impl Connector {
     }
 
     /// Queues what a step has found; true if it is the last one.
-    async fn begin<'a>(
-        &'a self,
-        way: &mut Way<'a>,
-        step: Step<Found>,
-        reading: &Reading<'_>,
-    ) -> Result<bool, Problem> {
+    async fn begin<'a>(&'a self, way: &mut Way<'a>, step: Step<Found>, reading: &Reading<'_>) -> Result<bool, Problem> {
         let Step { found, next, at_end, lag } = step;
         match found? {
             Found::Records(intakes) => {

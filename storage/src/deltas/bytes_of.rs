@@ -99,8 +99,7 @@ pub(super) fn head_length(start: &[u8]) -> Option<usize> {
 /// The header in the bytes before the states.
 pub(super) fn parse_head(path: &str, head: &[u8]) -> Result<DeltaHeader, StorageError> {
     let damaged = |reason: String| StorageError::Damaged { path: path.into(), reason };
-    let header: DeltaHeader =
-        serde_json::from_slice(&head[PROLOGUE..]).map_err(|cause| damaged(cause.to_string()))?;
+    let header: DeltaHeader = serde_json::from_slice(&head[PROLOGUE..]).map_err(|cause| damaged(cause.to_string()))?;
     if header.format == FORMAT {
         return Ok(header);
     }

@@ -84,12 +84,11 @@ fn read_pieces(file: &File, at: usize, part: &mut [u8]) -> std::io::Result<Hashe
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(read_all)).collect();
         let mine = read_all();
-        let ended = others.into_iter().map(|other| other.join());
+        let ended = others.into_iter().map(std::thread::ScopedJoinHandle::join);
         ended.fold(mine, |so_far, end| {
             so_far.and(end.unwrap_or_else(|_| Err(Error::other("a thread that read the file panicked"))))
         })
     })?;
-    drop(pieces);
     Ok(checksums.into_iter().fold(Hasher::new(), |mut all, piece| {
         all.combine(&piece);
         all
