@@ -21,6 +21,8 @@ use crate::server::{Place, Server, join, number};
 const BODY: u64 = 20_000;
 /// What the goal allows, seconds.
 const SECONDS_MAX: f64 = 2.0;
+/// Of one query, bytes: the check merges all cells at once.
+const MEMORY: (&str, u64) = ("BIFOLD__LIMITS__QUERY_MEMORY_BYTES", 4 << 30);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -82,9 +84,14 @@ struct Recovery {
     acknowledged: f64,
 }
 
+async fn start(options: &Options) -> anyhow::Result<Server> {
+    let (name, bytes) = MEMORY;
+    Server::start(&options.place, &[(name, bytes.to_string())]).await
+}
+
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     options.place.empty()?;
-    let mut server = Server::start(&options.place, &[]).await?;
+    let mut server = start(&options).await?;
     server
         .sql(
             "CREATE STREAM events (id TEXT NOT NULL, key TEXT NOT NULL, n BIGINT, at TIMESTAMPTZ NOT NULL, \
@@ -143,7 +150,7 @@ async fn one_round(server: Server, load: &mut Load, options: &Options) -> anyhow
     let Some(position) = load.position.clone() else { bail!("nothing was acknowledged") };
     server.kill()?;
     let begun = Instant::now();
-    let server = Server::start(&options.place, &[]).await?;
+    let server = start(options).await?;
     let answer = server.get(&format!("/v1/views/cells?key=eq.{newest:016x}&at_least={position}")).await?;
     let answered = begun.elapsed().as_secs_f64();
     ensure!(number(&answer["rows"][0][1]) >= 1, "the newest acknowledged event is not in the answer: {answer}");

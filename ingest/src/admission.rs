@@ -23,6 +23,7 @@ mod decide;
 pub(crate) mod index;
 pub(crate) mod parts;
 mod recovery;
+pub(crate) mod series;
 mod spill;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ use self::index::Disk;
 use self::parts::Part;
 use self::recovery::{PartitionState, recover};
 pub(crate) use self::recovery::{append_time_at, first_since, last_append_time, last_record};
+use self::series::Series;
 use crate::identity::Identity;
 
 /// Requests up to this many rows are decided where they are: a hop to another thread costs more.
@@ -231,7 +233,7 @@ impl Admission {
         let parts: Arc<[Part]> = parts.into();
         loop {
             self.ensure_recovered().await?;
-            let decided = self.decide_where_it_may_block(&parts).await;
+            let decided = self.decide_where_it_may_block(&parts, None).await;
             self.spill_if_due();
             if let Some(queued) = decided? {
                 return self.settle(queued, &parts).await;
@@ -241,12 +243,16 @@ impl Admission {
 
     /// Many rows keep a thread busy for milliseconds (probes, the log's encoding): not one that
     /// answers requests.
-    async fn decide_where_it_may_block(self: &Arc<Self>, parts: &Arc<[Part]>) -> Result<Option<Queued>, StorageError> {
+    async fn decide_where_it_may_block(
+        self: &Arc<Self>,
+        parts: &Arc<[Part]>,
+        series: Option<Series>,
+    ) -> Result<Option<Queued>, StorageError> {
         if parts.iter().map(|part| part.rows.num_rows()).sum::<usize>() <= INLINE_ROWS_MAX {
-            return self.decide(parts);
+            return self.decide(parts, series);
         }
         let (admission, parts) = (Arc::clone(self), Arc::clone(parts));
-        let decided = tokio::task::spawn_blocking(move || admission.decide(&parts)).await;
+        let decided = tokio::task::spawn_blocking(move || admission.decide(&parts, series)).await;
         decided.unwrap_or_else(|error| Err(StorageError::io("deciding what is new", error)))
     }
 

@@ -16,6 +16,7 @@ mod book;
 mod intake;
 mod places;
 mod session;
+mod way;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ pub mod buckets;
 mod canonical;
 pub mod cells;
 mod checked;
+mod compacted;
 pub mod error;
 pub mod evidence;
 pub mod folder;
@@ -23,6 +24,7 @@ pub mod states;
 pub mod view;
 pub mod windows;
 
+pub use compacted::compacted;
 pub use folder::Folder;
 pub use lateral::{LateralPlanner, without_lateral};
 pub use merged::StateSource;

@@ -30,6 +30,7 @@ use datafusion::scalar::ScalarValue;
 
 use self::window_exec::WindowExec;
 use crate::aggregates::name_view;
+use crate::compacted::compacted;
 use crate::view::{CELLS, CellPlan, Frontier, StaticTable, View};
 use crate::windows::{ALL_WINDOWS, WindowRange, Windows};
 
@@ -321,7 +322,8 @@ impl Answer {
         let aggregates: Vec<_> = self.aggregates.iter().map(|index| Arc::clone(&plan.aggregates[*index])).collect();
         let filters = vec![None; aggregates.len()];
         let merged = AggregateExec::try_new(mode, group_by, aggregates, filters, input, Arc::clone(&plan.row_schema))?;
-        self.rename(view, Arc::new(merged), keys)
+        // it comes as slices of one batch
+        self.rename(view, compacted(Arc::new(merged)), keys)
     }
 
     fn rename(&self, view: &View, merged: Arc<dyn ExecutionPlan>, keys: usize) -> Result<Arc<dyn ExecutionPlan>> {

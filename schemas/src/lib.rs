@@ -5,6 +5,7 @@
 
 pub mod column;
 pub mod documents;
+pub mod footprint;
 pub mod freshness;
 pub mod limits;
 pub mod position;

@@ -28,7 +28,6 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 pub(crate) use coverage::{Covered, Snapshots, freshness, lag_us};
-pub(crate) use execute::bytes_of;
 pub(crate) use history::{Entry, History};
 pub use request::{QueryAnswer, QueryRequest, params_from_json};
 pub(crate) use resolve::{Referenced, SCHEMAS, resolve, schema_of};

@@ -21,11 +21,10 @@ use parking_lot::Mutex;
 use schemas::documents::manifest::Manifest;
 use schemas::{Catalog, Code, Problem};
 use storage::batch_view::BatchViewReader;
+use storage::footprint::bytes_of;
 use storage::snapshot::ViewSnapshot;
 use storage::store::Store;
 use uuid::Uuid;
-
-use crate::engine::bytes_of;
 
 /// What a look-up found.
 #[derive(Debug)]

@@ -37,7 +37,7 @@ impl StreamSpeed {
                 () = stop.cancelled() => return Ok(()),
                 done = self.checkpoint() => { done?; }
             }
-            self.compact_chain().await?;
+            self.merge_wanted.notify_one();
         }
     }
 

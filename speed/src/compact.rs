@@ -1,5 +1,8 @@
 //! Merging deltas: eight of a tier become one of the next, so that a reader merges tens of them,
 //! whatever the time since the last run. No merge crosses a barrier (invariant I3).
+//!
+//! Checkpoints go on meanwhile: a merge of millions of cells takes seconds, and what is in no delta has to be folded again
+//! after a crash. A checkpoint only adds a delta at the end, which is never among those that are being merged.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,6 +12,7 @@ use schemas::documents::delta::{DeltaHeader, DeltaView};
 use schemas::{LedgerCounts, Problem};
 use storage::StorageError;
 use storage::snapshot::RangeStates;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::chain::{Base, Link};
@@ -21,10 +25,21 @@ const FAN_IN: usize = 8;
 const CROWDED: usize = 64;
 
 impl StreamSpeed {
-    /// Merges deltas as long as a tier is full.
-    pub(crate) async fn compact_chain(self: &Arc<Self>) -> Result<(), Problem> {
+    /// Merges deltas after each checkpoint, until `stop`.
+    pub(crate) async fn merge_loop(self: Arc<Self>, stop: CancellationToken) -> Result<(), Problem> {
         loop {
-            let _one_at_a_time = self.checkpointing.lock().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = self.merge_wanted.notified() => self.compact_chain(&stop).await?,
+            }
+        }
+    }
+
+    /// Merges deltas as long as a tier is full; a merge that was begun is ended.
+    pub(crate) async fn compact_chain(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Problem> {
+        let _one_at_a_time = self.merging.lock().await;
+        while !stop.is_cancelled() {
             let Some(links) = self.next_merge() else { return Ok(()) };
             let this = Arc::clone(self);
             let link = blocking(move || this.merge_links(&links)).await?;
@@ -43,6 +58,7 @@ impl StreamSpeed {
                 tracing::warn!(stream = self.name(), %error, "merged deltas could not be removed");
             }
         }
+        Ok(())
     }
 
     fn chain_names(&self) -> (Vec<(u64, u64)>, Option<u64>) {

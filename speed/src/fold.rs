@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use arrow::array::AsArray;
 use arrow::compute::max;
 use arrow::datatypes::TimestampMicrosecondType;
+use futures::future::try_join_all;
 use parking_lot::Mutex;
 use schemas::limits::MICRO_BATCH_ROWS;
 use schemas::{Code, Cut, Offset, Partition, Problem};
@@ -105,17 +106,18 @@ impl StreamSpeed {
     /// What is new, of each partition at most its share of a round.
     async fn read_round(&self) -> Result<Vec<Frame>, Problem> {
         // nobody but this loop moves it
-        let (from, head) = (self.folded(), self.parts.log.head());
+        let (from, head) = (&self.folded(), self.parts.log.head());
         let is_new = |(partition, end): &(Partition, Offset)| from.offset(*partition) < *end;
         let open: Vec<Partition> = head.iter().filter(is_new).map(|(partition, _)| partition).collect();
         let share = (MICRO_BATCH_ROWS * self.shards.len() / open.len().max(1)).max(SHARE_ROWS_MIN);
-        let mut frames = vec![];
-        for partition in open {
+        // at the same time: after a start they come from the disk, and have to be decoded
+        let reads = open.into_iter().map(|partition| async move {
             let next = from.offset(partition);
             let read = self.parts.log.read(partition, next, share).await.map_err(|e| e.problem())?;
-            frames.extend(read.iter().filter_map(|frame| frame.clip(&(next..next + share as u64))));
-        }
-        Ok(frames)
+            let new = read.iter().filter_map(|frame| frame.clip(&(next..next + share as u64)));
+            Ok::<Vec<Frame>, Problem>(new.collect())
+        });
+        Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
     fn fold_round(&self, frames: &[Frame]) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use schemas::documents::delta::{DeltaHeader, DeltaView};
 use schemas::position::assert_chain;
@@ -26,8 +27,12 @@ struct Recovered {
 
 /// Brings a stream's speed layer to the end of its chain; its fold loops replay the rest of the log.
 pub(crate) async fn recover(parts: Parts, views: &[ViewInput], shards: usize) -> Result<Arc<StreamSpeed>, Problem> {
+    let started = Instant::now();
     let Recovered { mut base, times, .. } = claimed(&parts, views).await?;
     base.forget_covered();
+    let bytes: u64 = base.links.iter().flat_map(|link| &link.header.views).map(|view| view.bytes).sum();
+    let (deltas, elapsed_ms) = (base.links.len(), started.elapsed().as_millis());
+    tracing::info!(stream = %parts.stream.name, deltas, bytes, %elapsed_ms, "read the deltas");
     let durable = base.durable.clone();
     let starts: Vec<Cut> = views.iter().map(|input| base.views[&input.id].start()).collect();
     let stream = StreamSpeed::new(parts, base, &durable, &times, shards);

@@ -138,6 +138,7 @@ impl SpeedService {
 fn start(tasks: &mut JoinSet<Result<(), Problem>>, open: &Open) {
     tasks.spawn(Arc::clone(&open.stream).fold_loop(open.stop.clone()));
     tasks.spawn(Arc::clone(&open.stream).checkpoint_loop(open.stop.clone()));
+    tasks.spawn(Arc::clone(&open.stream).merge_loop(open.stop.clone()));
 }
 
 #[async_trait]

@@ -60,6 +60,10 @@ pub struct StreamSpeed {
     /// Everything below it is folded, over all shards.
     pub(crate) folded: watch::Sender<Cut>,
     pub(crate) checkpoint_wanted: Notify,
+    /// One merge of deltas at a time.
+    pub(crate) merging: tokio::sync::Mutex<()>,
+    /// There is a delta that was not there when deltas were merged last.
+    pub(crate) merge_wanted: Notify,
     /// The compiled views.
     views: Mutex<BTreeMap<Uuid, Arc<operators::View>>>,
     /// Bytes of the chain's states in memory, and the version of the base that they were counted at.
@@ -96,6 +100,8 @@ impl StreamSpeed {
             checkpointing: tokio::sync::Mutex::new(()),
             folded: watch::Sender::new(starts.clone()),
             checkpoint_wanted: Notify::new(),
+            merging: tokio::sync::Mutex::new(()),
+            merge_wanted: Notify::new(),
             views: Mutex::default(),
             chain_bytes: Mutex::default(),
             last: ArcSwapOption::empty(),

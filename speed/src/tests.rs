@@ -228,7 +228,7 @@ async fn deltas_are_merged_but_not_across_a_barrier() {
         } else {
             running.service.release_barrier(stream().id, &cut);
         }
-        running.service.stream(stream().id).unwrap().compact_chain().await.unwrap();
+        running.service.stream(stream().id).unwrap().compact_chain(&running.stop).await.unwrap();
     }
     let snapshot = running.view(VIEW).await;
     assert!(snapshot.ranges.len() < 20, "{} ranges", snapshot.ranges.len());

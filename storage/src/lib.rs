@@ -20,7 +20,7 @@ pub mod certificates;
 pub mod clock;
 pub mod deltas;
 pub mod error;
-pub mod footprint;
+pub use schemas::footprint;
 pub mod guarded;
 mod ipc;
 pub mod kafka;

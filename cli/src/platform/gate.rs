@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -87,7 +88,7 @@ impl Progress {
 
     /// Waits until the fold of a stream, which stands at `folded`, has replayed the log up to `head`.
     pub(crate) async fn replay(&self, stream: &str, head: &Cut, mut folded: watch::Receiver<Cut>) {
-        let total = folded.borrow().records_until(head);
+        let (total, started) = (folded.borrow().records_until(head), Instant::now());
         let reached = folded.wait_for(|cut| {
             let done = grouped(total - cut.records_until(head));
             self.say(stream, format!("{done} of {} records replayed", grouped(total)));
@@ -95,6 +96,7 @@ impl Progress {
         });
         // a fold that is gone is the end of the platform: nothing is waited for any more
         let _ = reached.await;
+        tracing::info!(stream, records = total, elapsed_ms = %started.elapsed().as_millis(), "replayed the log");
         self.0.lock().remove(stream);
     }
 

@@ -9,6 +9,7 @@ use storage::StorageError;
 
 use super::parts::{self, Part};
 use super::recovery::PartitionState;
+use super::series::Series;
 use super::{Admission, Admitted, AdmittedPart, Duplicate, Queued, State, Ticket, index};
 use crate::identity::Identity;
 
@@ -44,11 +45,14 @@ struct Decided {
 }
 
 impl Admission {
-    /// Decides and queues; none if the state has to be read again first.
+    /// Decides and queues; none if the state has to be read again first, or is not the one of the series.
     ///
     /// The state is out of its place meanwhile: whatever goes wrong, it is never half changed.
-    pub(super) fn decide(&self, parts: &[Part]) -> Result<Option<Queued>, StorageError> {
+    pub(super) fn decide(&self, parts: &[Part], series: Option<Series>) -> Result<Option<Queued>, StorageError> {
         let mut place = self.state.lock();
+        if place.as_ref().is_some_and(|state| series.is_some_and(|series| !series.is_on(state))) {
+            return Ok(None);
+        }
         let Some(mut state) = place.take() else { return Ok(None) };
         match self.decide_with(&mut state, parts) {
             Ok(queued) => {

@@ -226,7 +226,7 @@ async fn what_is_decided_before_a_failure_is_known_is_decided_again() {
     // of all tasks this one goes first: the state still has the lost event, and its largest event time
     assert!(world.admission.state.lock().is_some());
     let parts: Arc<[Part]> = world.parts(&[("a", "r", 5), ("b", "r", 1)]).into();
-    assert!(world.admission.decide(&parts).unwrap().is_none(), "the log refuses what is of an ended epoch");
+    assert!(world.admission.decide(&parts, None).unwrap().is_none(), "the log refuses what is of an ended epoch");
     assert!(lost.await.unwrap().is_err());
     assert_eq!(world.admit(&[("a", "r", 5), ("b", "r", 1)]).await.unwrap(), (2, 0));
     assert_eq!(world.times(MAX_EVENT_TIME), [None, Some(3_000), Some(5_000)]);

@@ -4,8 +4,9 @@
 //!  thread: fetch ─► room for one ─► thread: decode ─► room for one ─► let in      in the order of the fetches
 //! ```
 //!
-//! At most five fetches are in memory: one in each hand and one in each room. What is let in, and noted as such, is what
-//! comes out at the end: what was read ahead when a session ends is read again by the next one.
+//! At most seven fetches are in memory: one in each hand, one in each room, and the two that are on their way to the disk.
+//! What is let in, and noted as such, is what comes out at the end: what was read ahead when a session ends is read again
+//! by the next one.
 
 use std::time::{Duration, Instant};
 

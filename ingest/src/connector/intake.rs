@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::Connector;
 use super::places::Places;
 use crate::admission::parts::Part;
+use crate::admission::series::UnderWay;
 use crate::dead_letters::{Sender, TopicPlace};
 use crate::decode::{BadRecord, decode};
 use crate::identity::identities;
@@ -32,17 +33,28 @@ pub(super) struct Intake {
     bad_at: Vec<Offset>,
 }
 
+/// What is let in of a fetch, once its bad records are among the dead letters.
+pub(super) struct Share {
+    pub(super) parts: Arc<[Part]>,
+    /// End of the dead letters with those of this fetch.
+    pub(super) letters: Offset,
+    receipts: Vec<Entry>,
+    quarantined: u64,
+}
+
 impl Connector {
-    /// Lets records in: first the bad ones into the dead letters, durably, then the others into the log. Records
-    /// of a partition that are durable imply that the dead letters before them are. One fetch after the other.
-    pub(super) async fn take(&self, epoch: &Epoch, places: &Places, intakes: Vec<Intake>) -> Result<(), Problem> {
-        if intakes.is_empty() {
-            return Ok(());
-        }
+    /// Keeps the bad records of a fetch, durably, before the others go to the log: records of a partition that are durable
+    /// imply that the dead letters before them are. One fetch after the other.
+    pub(super) async fn keep_bad(
+        &self,
+        epoch: &Epoch,
+        places: &Places,
+        intakes: Vec<Intake>,
+    ) -> Result<Share, Problem> {
         let mut quarantined = 0;
         let (mut parts, mut receipts) = (vec![], vec![]);
         for intake in intakes {
-            if let Some((bad, append_us)) = self.keep_bad(epoch, places, &intake).await? {
+            if let Some((bad, append_us)) = self.keep_bad_of(epoch, places, &intake).await? {
                 quarantined += bad;
                 receipts.push(Entry::quarantined(append_us, bad));
             }
@@ -50,7 +62,14 @@ impl Connector {
                 parts.push(intake.part);
             }
         }
-        let admitted = self.admission.admit(parts).await.map_err(|error| error.problem())?;
+        let letters = self.parts.dead_letters.head().offset(0);
+        Ok(Share { parts: parts.into(), letters, receipts, quarantined })
+    }
+
+    /// Waits until what was queued of a fetch is durable, and its receipts are.
+    pub(super) async fn finish(&self, share: Share, under_way: UnderWay) -> Result<(), Problem> {
+        let Share { mut receipts, quarantined, .. } = share;
+        let admitted = self.admission.finish(under_way).await.map_err(|error| error.problem())?;
         receipts.extend(self.receipts.of(&admitted).await.map_err(|error| error.problem())?);
         self.receipts.write(receipts).await.map_err(|error| error.problem())?;
         let counts = admitted.counts();
@@ -63,7 +82,12 @@ impl Connector {
     }
 
     /// Writes the dead letters that are not there yet; returns how many, and their append time.
-    async fn keep_bad(&self, epoch: &Epoch, places: &Places, intake: &Intake) -> Result<Option<(u64, i64)>, Problem> {
+    async fn keep_bad_of(
+        &self,
+        epoch: &Epoch,
+        places: &Places,
+        intake: &Intake,
+    ) -> Result<Option<(u64, i64)>, Problem> {
         let partition = intake.part.partition;
         let known_below = places.letters_below.get(partition as usize).copied().unwrap_or(0);
         let (mut bad, mut offsets) = (vec![], vec![]);

@@ -1,24 +1,23 @@
 //! One session: from a look at the topic until something about it changes or fails.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use schemas::documents::source::{Epoch, SourcePosition};
+use schemas::documents::source::Epoch;
 use schemas::{Code, Offset, Problem};
 use storage::kafka::{ReadLimits, TopicError, TopicFacts, TopicReader, describe};
 
 use super::Connector;
-use super::ahead::{self, Found, Lag};
+use super::ahead;
 use super::book::Book;
 use super::intake::decode_all;
 use super::places::{self, Places};
+use super::way::Reading;
 
 /// What one fetch takes; a few of them are in memory.
 const READ: ReadLimits = ReadLimits { records_max: 32_768, bytes_max: 16 << 20, wait: Duration::from_millis(250) };
 /// Between two looks at a backlog that is too large.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(200);
-/// How often the topic is looked at: partitions added, compaction switched on.
-const TOPIC_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Connector {
     /// Reads until the topic has changed: the next session goes on with what it is then.
@@ -44,42 +43,14 @@ impl Connector {
         facts: &TopicFacts,
     ) -> Result<(), Problem> {
         let (stream, limits, number) = (Arc::clone(&self.parts.stream), self.parts.limits.clone(), epoch.number);
-        let mut steps = ahead::read(reader, READ, move |records| decode_all(&stream, &limits, number, records));
-        let mut looked_at_topic = Instant::now();
-        while let Some(step) = steps.recv().await {
-            match step.found? {
-                Found::Records(intakes) => {
-                    self.wait_for_backlog().await;
-                    self.take(epoch, places, intakes).await?;
-                }
-                Found::OutOfRange => return Ok(()),
-                Found::Replaced(found) => {
-                    self.book.lock().await.note_gone(&step.next);
-                    let missing =
-                        TopicError::Missing { topic: self.topic.clone(), brokers: self.parts.kafka.brokers.clone() };
-                    return if found.is_some() { Ok(()) } else { Err(missing.problem()) };
-                }
-            }
-            self.note_progress(&step.next);
-            if let Some(Lag(lag)) = step.lag {
-                self.status.lock().lag_records = lag;
-                self.note_position(epoch, &step.next).await?;
-            }
-            self.book.lock().await.note_seen(epoch.number, step.next, step.at_end);
-            if looked_at_topic.elapsed() >= TOPIC_INTERVAL {
-                let current = describe(&self.parts.kafka, &self.topic).await.map_err(|error| error.problem())?;
-                if current != *facts {
-                    return Ok(());
-                }
-                looked_at_topic = Instant::now();
-            }
-        }
-        Err(Problem::new(Code::Internal, format!("reading the topic {} stopped", self.topic)))
+        let series = self.admission.begin_series().await.map_err(|error| error.problem())?;
+        let steps = ahead::read(reader, READ, move |records| decode_all(&stream, &limits, number, records));
+        self.let_in(steps, &Reading { epoch, places, facts, series }).await
     }
 
     /// Lets nothing in while the layers behind the log do not keep up: what was read ahead waits, and the topic keeps the
     /// rest.
-    async fn wait_for_backlog(&self) {
+    pub(super) async fn wait_for_backlog(&self) {
         while let Err(problem) = self.backlog.check(&self.parts.stream) {
             self.note_problem(&problem);
             tokio::time::sleep(BACKLOG_PAUSE).await;
@@ -170,19 +141,6 @@ impl Connector {
         self.parts.grow.grow(self.parts.stream.id, partitions).await?;
         // nothing is on its way between two sessions
         self.admission.forget();
-        Ok(())
-    }
-
-    /// Notes how far the topic is let in.
-    async fn note_position(&self, epoch: &Epoch, next: &[Offset]) -> Result<(), Problem> {
-        let letters = self.parts.dead_letters.head().offset(0);
-        let log = self.parts.log.head().0;
-        let position = SourcePosition { format: 1, epoch: epoch.number, next: next.to_vec(), letters, log };
-        let mut book = self.book.lock().await;
-        if book.position.as_ref() != Some(&position) {
-            self.parts.sources.put_position(&position).await.map_err(|error| error.problem())?;
-            book.position = Some(position);
-        }
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{AggregateUDF, EmitTo, GroupsAccumulator};
+use schemas::footprint;
 
 use super::groups::{Groups, Rows, bytes_of};
 use super::udaf::{Definition, Distinct, StateColumn, boxed, only, udaf};
@@ -135,7 +136,8 @@ impl Groups for Values {
     }
 
     fn update(&mut self, args: &[ArrayRef], rows: &Rows<'_>) -> Result<()> {
-        let values = &args[0];
+        // a piece of a frame would keep, and count as, the whole frame
+        let values = &footprint::compact_column(&args[0])?;
         if self.goes_on(rows, values.len()) {
             self.arrays.push(Arc::clone(values));
             self.rows += values.len();

@@ -5,6 +5,7 @@ use arrow::compute::concat;
 use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_plan::aggregates::group_values::GroupValues;
+use schemas::footprint;
 
 /// The keys as they came. Should a key come twice, it is there twice: [`crate::states::merge`] finds it.
 #[derive(Debug, Default)]
@@ -19,7 +20,8 @@ impl GroupValues for AppendedKeys {
         groups.clear();
         groups.extend(self.rows..self.rows + rows);
         if rows > 0 {
-            self.batches.push(columns.to_vec());
+            // those of a piece of a frame would keep, and count as, the whole frame
+            self.batches.push(columns.iter().map(footprint::compact_column).collect::<Result<_, _>>()?);
         }
         self.rows += rows;
         Ok(())

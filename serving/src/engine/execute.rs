@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
@@ -13,6 +12,7 @@ use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
+use storage::footprint::bytes_of;
 
 use super::QueryEngine;
 use super::memory::QueryMemory;
@@ -84,14 +84,6 @@ fn limited(plan: LogicalPlan, limit: usize) -> Result<LogicalPlan> {
         LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) => Ok(plan),
         plan => LogicalPlanBuilder::from(plan).limit(0, Some(limit.saturating_add(1)))?.build(),
     }
-}
-
-/// Bytes of the rows themselves, not of the larger buffers that they may be slices of.
-pub(crate) fn bytes_of(rows: &RecordBatch) -> usize {
-    let column = |array: &Arc<dyn Array>| {
-        array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
-    };
-    rows.columns().iter().map(column).sum()
 }
 
 /// Rows and bytes that the leaves of an executed plan have read from files.

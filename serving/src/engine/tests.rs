@@ -16,6 +16,8 @@ use super::{QueryAnswer, QueryEngine, QueryRequest, params_from_json};
 use crate::format::{Format, body};
 use crate::testing::{Event, NOW_US, World, by_country, run_document};
 
+mod memory;
+
 fn rows(answer: &QueryAnswer) -> Value {
     let parsed: Value = serde_json::from_slice(&body(Format::Json, answer).unwrap()).unwrap();
     parsed["rows"].clone()

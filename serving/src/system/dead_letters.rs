@@ -8,10 +8,10 @@ use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use schemas::column::{is_reserved, timestamp_type};
 use schemas::{Code, Offset, Problem, StreamDef};
+use storage::footprint::bytes_of;
 use storage::log::{Frame, Log};
 
 use super::Listed;
-use crate::engine::bytes_of;
 use crate::parts::Parts;
 
 /// The newest dead letters that are shown.

@@ -18,8 +18,9 @@ use crate::ipc;
 
 const MAGIC: &[u8; 8] = b"BFDELTA1";
 /// Magic and length of the header.
-const PROLOGUE: usize = 12;
-const CRC: usize = 4;
+pub(super) const PROLOGUE: usize = 12;
+/// The checksum at the end.
+pub(super) const CRC: usize = 4;
 const FORMAT: u32 = 1;
 
 /// Encodes a delta; returns its header with `cells` and `bytes` of each view filled in.
@@ -68,50 +69,79 @@ pub(crate) fn write_stream(out: &mut Vec<u8>, states: &[RecordBatch]) -> Result<
 /// # Errors
 /// `Damaged`, naming `path`.
 pub fn decode(path: &str, bytes: &[u8]) -> Result<Delta, StorageError> {
-    let damaged = |reason: String| StorageError::Damaged { path: path.into(), reason };
-    let content = verified(bytes).map_err(|reason| damaged(reason.into()))?;
-    let json_bytes = u32::from_le_bytes([content[8], content[9], content[10], content[11]]) as usize;
-    let json = content.get(PROLOGUE..PROLOGUE + json_bytes).ok_or_else(|| damaged("its header is cut".into()))?;
-    let header: DeltaHeader = serde_json::from_slice(json).map_err(|cause| damaged(cause.to_string()))?;
-    if header.format != FORMAT {
-        return Err(damaged(format!("format {}, this program reads format {FORMAT}", header.format)));
+    let damaged = |reason: &str| StorageError::Damaged { path: path.into(), reason: reason.into() };
+    let length = head_length(bytes).ok_or_else(|| damaged("not a delta"))?;
+    let (content, crc) = bytes.split_at(bytes.len() - CRC);
+    if crc32fast::hash(content).to_le_bytes() != *crc {
+        return Err(damaged("its checksum does not fit"));
     }
-    let mut rest = &content[PROLOGUE + json_bytes..];
-    let mut states = vec![];
-    for view in &header.views {
-        let length = usize::try_from(view.bytes).unwrap_or(usize::MAX);
-        let Some((stream, after)) = rest.split_at_checked(length) else {
-            return Err(damaged(format!("the states of view {} are cut", view.view)));
-        };
+    let (head, mut rest) = content.split_at_checked(length).ok_or_else(|| damaged("its header is cut"))?;
+    let header = parse_head(path, head)?;
+    let mut streams = vec![];
+    for length in lengths(path, &header, rest.len())? {
+        let (stream, after) = rest.split_at(length);
+        // a copy per view: the states of one view do not keep those of the others in memory
+        streams.push(Buffer::from(stream));
         rest = after;
-        states.push(read_stream(stream).map_err(|cause| damaged(cause.to_string()))?);
     }
-    if !rest.is_empty() {
-        return Err(damaged(format!("{} bytes too many", rest.len())));
-    }
-    Ok(Delta { header, states })
+    assemble(path, header, streams)
 }
 
-/// The bytes without their checksum, once it fits.
-fn verified(bytes: &[u8]) -> Result<&[u8], &'static str> {
-    if bytes.len() < PROLOGUE + CRC || !bytes.starts_with(MAGIC) {
-        return Err("not a delta");
+/// Bytes before the states, by the first [`PROLOGUE`] bytes at least of an object; none if it is no delta.
+pub(super) fn head_length(start: &[u8]) -> Option<usize> {
+    if start.len() < PROLOGUE + CRC || !start.starts_with(MAGIC) {
+        return None;
     }
-    let (content, crc) = bytes.split_at(bytes.len() - CRC);
-    if crc32fast::hash(content).to_le_bytes() == *crc { Ok(content) } else { Err("its checksum does not fit") }
+    let json_bytes = u32::from_le_bytes([start[8], start[9], start[10], start[11]]);
+    PROLOGUE.checked_add(json_bytes as usize)
+}
+
+/// The header in the bytes before the states.
+pub(super) fn parse_head(path: &str, head: &[u8]) -> Result<DeltaHeader, StorageError> {
+    let damaged = |reason: String| StorageError::Damaged { path: path.into(), reason };
+    let header: DeltaHeader = serde_json::from_slice(&head[PROLOGUE..]).map_err(|cause| damaged(cause.to_string()))?;
+    if header.format == FORMAT {
+        return Ok(header);
+    }
+    Err(damaged(format!("format {}, this program reads format {FORMAT}", header.format)))
+}
+
+/// How many bytes each view's states take: together all that are there.
+pub(super) fn lengths(path: &str, header: &DeltaHeader, bytes: usize) -> Result<Vec<usize>, StorageError> {
+    let damaged = |reason: String| StorageError::Damaged { path: path.into(), reason };
+    let (mut rest, mut lengths) = (bytes, vec![]);
+    for view in &header.views {
+        let length = usize::try_from(view.bytes).ok().filter(|length| *length <= rest);
+        let length = length.ok_or_else(|| damaged(format!("the states of view {} are cut", view.view)))?;
+        rest -= length;
+        lengths.push(length);
+    }
+    if rest == 0 { Ok(lengths) } else { Err(damaged(format!("{rest} bytes too many"))) }
+}
+
+/// A delta of its header and, per view, an Arrow IPC stream.
+pub(super) fn assemble(path: &str, header: DeltaHeader, streams: Vec<Buffer>) -> Result<Delta, StorageError> {
+    let read = |stream| {
+        read_buffer(stream).map_err(|cause| StorageError::Damaged { path: path.into(), reason: cause.to_string() })
+    };
+    let states = streams.into_iter().map(read).collect::<Result<_, _>>()?;
+    Ok(Delta { header, states })
 }
 
 /// A copy per view: the states of one view do not keep those of the others in memory.
 pub(crate) fn read_stream(stream: &[u8]) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
+    read_buffer(Buffer::from(stream))
+}
+
+fn read_buffer(stream: Buffer) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
     guarded(|| read_batches(stream)).map_err(arrow::error::ArrowError::IpcError)?
 }
 
-fn read_batches(stream: &[u8]) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
+fn read_batches(mut buffer: Buffer) -> Result<Vec<RecordBatch>, arrow::error::ArrowError> {
     let mut states = vec![];
-    if stream.is_empty() {
+    if buffer.is_empty() {
         return Ok(states);
     }
-    let mut buffer = Buffer::from(stream);
     let mut decoder = StreamDecoder::new();
     while !buffer.is_empty() {
         match decoder.decode(&mut buffer)? {

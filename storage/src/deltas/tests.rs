@@ -109,6 +109,36 @@ fn any_flipped_or_missing_byte_is_damage() {
     }
 }
 
+/// Read on all cores, it is the same delta, and no bit of it may differ.
+#[tokio::test]
+async fn delta_on_a_disk_is_read_in_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DeltaStore::new(Store::open(folder.path().to_str().unwrap()).unwrap());
+    let large = states(&keys(90_000));
+    let written = store.commit(&header(2, 3, 20, 40, 3), &[vec![large.clone()], vec![], vec![states(&keys(9))]]).await;
+    let written = written.unwrap();
+    assert!(written.views[0].bytes > 8 << 20, "{}", written.views[0].bytes);
+    let stream = Uuid::from_u128(77);
+    let read = store.read(stream, 2, 3).await.unwrap();
+    assert_eq!((read.header, &read.states[0]), (written, &vec![large]));
+    assert_eq!(read.states[1..], [vec![], vec![states(&keys(9))]]);
+    let file = folder.path().join(paths::delta(stream, 2, 3));
+    let bytes = std::fs::read(&file).unwrap();
+    let middle = (1..8).map(|eighth| bytes.len() * eighth / 8);
+    for at in (0..40).chain(middle).chain(bytes.len() - 6..bytes.len()) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x10;
+        std::fs::write(&file, flipped).unwrap();
+        assert!(matches!(store.read(stream, 2, 3).await, Err(StorageError::Damaged { .. })), "byte {at}");
+    }
+    for length in [0, 11, 15, 200, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&file, &bytes[..length]).unwrap();
+        assert!(matches!(store.read(stream, 2, 3).await, Err(StorageError::Damaged { .. })), "cut at {length}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(store.read(stream, 2, 3).await, Err(StorageError::NotFound { .. })));
+}
+
 #[test]
 fn states_of_another_number_of_views_are_refused() {
     assert!(encode(&header(1, 1, 0, 9, 2), &[vec![]]).is_err());
