@@ -117,15 +117,21 @@ impl Client {
 
     /// Asks for a run of a view; gives its number.
     pub async fn start_run(&self, view: &str) -> anyhow::Result<u64> {
+        self.start_runs(view).await?.first().copied().context(NO_RUN)
+    }
+
+    /// Asks for a run of a view, of a view over `UNION ALL` for one of each part; gives their numbers.
+    pub async fn start_runs(&self, view: &str) -> anyhow::Result<Vec<u64>> {
         let request = self.request(Method::POST, &["v1", "views", view, "runs"])?.json(&json!({}));
         let response = self.send(request).await?;
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-        let number = location.and_then(|path| path.rsplit('/').next()).and_then(|last| last.parse().ok());
-        if let Some(id) = number {
-            return Ok(id);
-        }
-        let body = json_body(response).await?;
-        body.get("id").and_then(Value::as_u64).context("the server did not say which run it started")
+        let named = location.and_then(|path| path.rsplit('/').next()).and_then(|last| last.parse().ok());
+        let body = response.text().await.context("reading the server's answer")?;
+        let body: Value = serde_json::from_str(&body).unwrap_or_default();
+        let id = |run: &Value| run.get("id").and_then(Value::as_u64);
+        let several = body.get("runs").and_then(Value::as_array).map(|runs| runs.iter().filter_map(id).collect());
+        let runs: Vec<u64> = several.unwrap_or_else(|| named.or_else(|| id(&body)).into_iter().collect());
+        if runs.is_empty() { Err(anyhow::Error::msg(NO_RUN)) } else { Ok(runs) }
     }
 
     /// A run; waits up to `wait` for its end.
@@ -181,6 +187,9 @@ impl Client {
         anyhow::Error::new(error.without_url()).context(format!("talking to {}", self.url()))
     }
 }
+
+/// What an answer without a run's number lacks.
+const NO_RUN: &str = "the server did not say which run it started";
 
 async fn json_body(response: Response) -> anyhow::Result<Value> {
     response.json().await.context("reading the server's answer")

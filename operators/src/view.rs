@@ -5,6 +5,7 @@
 //!              (below the aggregate)    (cells)        (above the aggregate: HAVING, ORDER BY, …)
 //! ```
 
+mod branch;
 mod compile;
 mod dimension;
 mod feed;
@@ -24,6 +25,7 @@ mod windowed;
 
 use std::sync::Arc;
 
+pub use branch::{BranchColumn, branch_columns};
 pub(crate) use dimension::{Dimension, STATES};
 pub(crate) use feed::{FEED, feed_table};
 use finality::Finality;
@@ -95,6 +97,8 @@ pub struct View {
     finish: LogicalPlan,
     is_global: bool,
     beyond_plain_sql: bool,
+    /// What states are merged and answered by, whatever they were folded from.
+    merge_hash: String,
 }
 
 /// How many rows the row program makes of one record.

@@ -15,6 +15,7 @@ pub mod sink;
 pub mod statement;
 pub mod stream;
 pub mod transport;
+pub mod union;
 pub mod view;
 
 pub use column::{ColumnDef, ItemType, SqlType};
@@ -27,4 +28,5 @@ pub use problem::{Code, Problem};
 pub use sink::{OutputMode, SinkDef, SinkTarget};
 pub use stream::{LatePolicy, OnBadData, StreamDef};
 pub use transport::{LogKind, RecordFormat, TopicSource, Transport};
+pub use union::UnionDef;
 pub use view::{Refresh, TableDef, TableJoin, ViewDef};

@@ -47,6 +47,8 @@ pub const RECORDS_PER_WINDOW_MAX: i64 = 1_000_000_000_000;
 pub const PANES_PER_WINDOW_MAX: i64 = 100_000;
 /// Panes that a look-up of one window reads one by one; windows of more are read as a range.
 pub const PANES_LOOKED_UP_MAX: i64 = 1_000;
+/// Branches of a view over `UNION ALL`: each is a view of its own.
+pub const UNION_BRANCHES_MAX: usize = 32;
 /// Rows of a data page of a batch view: what one look-up decodes.
 pub const VIEW_PAGE_ROWS: usize = 1_000;
 /// Rows of a row group of a batch view.

@@ -7,8 +7,9 @@ use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_
 use crate::column::ColumnDef;
 use crate::sink::{SinkDef, SinkTarget, without_password};
 use crate::statement::interval;
-use crate::stream::{OnBadData, StreamDef};
+use crate::stream::{LatePolicy, OnBadData, StreamDef};
 use crate::transport::{LogKind, Transport};
+use crate::union::UnionDef;
 use crate::view::{Refresh, TableDef, ViewDef};
 
 /// Words that begin an element of a column list.
@@ -88,7 +89,18 @@ fn transport(transport: &Transport) -> String {
 
 /// `CREATE MATERIALIZED VIEW …` with its schedule written out and its `SELECT` as it was written.
 pub fn view_sql(view: &ViewDef) -> String {
-    let refresh = match &view.refresh {
+    let head = view_head(&view.name, &view.refresh, view.late);
+    format!("{head}\nAS {}{}", view.sql, no_data(view.with_no_data))
+}
+
+/// The same of a view over `UNION ALL`.
+pub fn union_sql(union: &UnionDef) -> String {
+    let head = view_head(&union.name, &union.refresh, union.late);
+    format!("{head}\nAS {}{}", union.sql, no_data(union.with_no_data))
+}
+
+fn view_head(name: &str, refresh: &Refresh, late: Option<LatePolicy>) -> String {
+    let refresh = match refresh {
         Refresh::Cron { expression, time_zone } => {
             format!("CRON {} TIME ZONE {}", literal(expression), literal(time_zone))
         }
@@ -96,9 +108,12 @@ pub fn view_sql(view: &ViewDef) -> String {
         Refresh::Manual => "MANUAL".into(),
         Refresh::Never => "NEVER".into(),
     };
-    let options = view.late.map(|policy| format!("\n  WITH (late = '{}')", policy.as_str())).unwrap_or_default();
-    let no_data = if view.with_no_data { "\nWITH NO DATA" } else { "" };
-    format!("CREATE MATERIALIZED VIEW {}\n  REFRESH {refresh}{options}\nAS {}{no_data}", quoted(&view.name), view.sql)
+    let options = late.map(|policy| format!("\n  WITH (late = '{}')", policy.as_str())).unwrap_or_default();
+    format!("CREATE MATERIALIZED VIEW {}\n  REFRESH {refresh}{options}", quoted(name))
+}
+
+fn no_data(with_no_data: bool) -> &'static str {
+    if with_no_data { "\nWITH NO DATA" } else { "" }
 }
 
 /// `CREATE SINK … FROM …` with every option written out, but for a password: that is known to nobody who has not

@@ -23,6 +23,7 @@ mod script;
 #[cfg(test)]
 mod tests;
 mod types;
+pub mod union;
 mod windows;
 
 pub use foreign::{foreign, foreign_function};

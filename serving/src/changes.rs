@@ -31,7 +31,7 @@ pub use room::FeedRoom;
 use std::sync::Arc;
 
 use operators::{RowFinish, View};
-use schemas::{Code, OutputMode, Problem, StreamDef};
+use schemas::{Code, OutputMode, Problem, StreamDef, ViewDef};
 
 /// Refuses a mode in which the changes of a view cannot be told; `name` is the view's.
 ///
@@ -43,6 +43,15 @@ pub fn check(view: &Arc<View>, name: &str, stream: &StreamDef, mode: OutputMode)
     }
     let shape = shape::Shape::of(view, name, RowFinish::of(view).map(Arc::new))?;
     if mode == OutputMode::Append { check_append(&shape, name, stream) } else { Ok(()) }
+}
+
+/// Why the changes of a view over `UNION ALL` are not told, and what to follow instead.
+pub fn of_union(name: &str, parts: &[&ViewDef]) -> Problem {
+    let what =
+        format!("view {name}: changes are told by the position of one stream, and {name} is made of several views");
+    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+    Problem::new(Code::Unsupported, what)
+        .with_hint(format!("follow its parts, each of which has its own rows: {}", names.join(", ")))
 }
 
 /// Rows become final with their windows.

@@ -30,7 +30,7 @@ use url::Url;
 pub(crate) use coverage::{Covered, Snapshots, freshness, lag_us};
 pub(crate) use history::{Entry, History};
 pub use request::{QueryAnswer, QueryRequest, params_from_json};
-pub(crate) use resolve::{Referenced, SCHEMAS, resolve, schema_of};
+pub(crate) use resolve::{NamedView, Referenced, SCHEMAS, resolve, schema_of};
 pub(crate) use stream::stream_problem;
 
 use crate::changes::FeedRoom;
@@ -189,14 +189,14 @@ impl QueryEngine {
         timeout: Duration,
     ) -> Result<Option<QueryAnswer>, Problem> {
         let catalog = self.parts.catalogs.current();
-        let Some(def) = catalog.view(name) else {
+        let Some(named) = NamedView::of(&catalog, name) else {
             return Err(Problem::new(Code::NotFound, format!("there is no view {name}")));
         };
         self.lookup.forget_dropped(&catalog);
         let mut snapshots = Snapshots::new(&self.parts, &catalog, &request.at_least, timeout)?;
-        let covered = [snapshots.view(def, Layer::Merged).await?];
+        let covered = snapshots.parts(&named, Layer::Merged).await?;
         assert_fresh(&self.parts, &covered, request.max_staleness).await?;
-        let found = self.lookup.get(&covered[0].view, &covered[0].snapshot, key).await;
+        let found = self.lookup.get(&covered, key).await;
         let Some(found) = found.map_err(|problem| of_view(name, problem))? else { return Ok(None) };
         let limit = self.row_limit(request);
         Ok(Some(QueryAnswer {

@@ -23,6 +23,7 @@ mod system;
 #[cfg(test)]
 mod testing;
 mod times;
+mod union;
 
 pub use engine::{QueryAnswer, QueryEngine, QueryRequest};
 pub use http::{HttpState, router};

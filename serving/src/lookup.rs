@@ -26,6 +26,8 @@ use storage::snapshot::ViewSnapshot;
 use storage::store::Store;
 use uuid::Uuid;
 
+use crate::engine::Covered;
+
 /// What a look-up found.
 #[derive(Debug)]
 pub struct Found {
@@ -60,51 +62,29 @@ impl Lookup {
     /// The rows of a view whose leading key columns have these values; at least one value. None where this
     /// is no plain look-up: more values than key columns, another type, or a finish that needs a plan.
     ///
-    /// The snapshot's coverage was asserted before.
+    /// The coverage of the view's parts was asserted before, and that their states can be merged with each other's.
     ///
     /// # Errors
-    /// The batch view could not be read; a value could not be computed.
-    pub async fn get(
-        &self,
-        view: &View,
-        snapshot: &ViewSnapshot,
-        key: &[ScalarValue],
-    ) -> Result<Option<Found>, Problem> {
-        let Some(finish) = self.finish(view, snapshot.view) else { return Ok(None) };
+    /// A batch view could not be read; a value could not be computed.
+    pub(crate) async fn get(&self, parts: &[Covered], key: &[ScalarValue]) -> Result<Option<Found>, Problem> {
+        let Some(view) = parts.first().map(|part| &part.view) else { return Ok(None) };
         let Some(wanted) = key_arrays(view, key) else { return Ok(None) };
         let Some(stored) = view.stored_keys(key) else { return Ok(None) };
         let stored: Option<Vec<_>> = stored.iter().map(|key| key_arrays(view, key)).collect();
         let Some(stored) = stored else { return Ok(None) };
-        let mut cells = CellTable::new(view)?;
-        let (mut cells_read, mut bytes_read) = (0, 0);
-        if let Some(manifest) = snapshot.manifest.as_ref().filter(|manifest| !manifest.files.is_empty()) {
-            let reader = self.reader(view, snapshot.view, manifest).await?;
-            for key in &stored {
-                for states in reader.rows_with_key_prefix(key).await.map_err(|e| e.problem())? {
-                    cells_read += states.num_rows() as u64;
-                    bytes_read += bytes_of(&states) as u64;
-                    cells.merge(&states)?;
-                }
+        let mut search = Search { cells: CellTable::new(view)?, stored, cells_read: 0, bytes_read: 0 };
+        let mut finish = None;
+        for part in parts {
+            let Some(own) = self.finish(&part.view, part.def.id) else { return Ok(None) };
+            finish = finish.or(Some(own));
+            if let Some(manifest) = part.snapshot.manifest.as_ref().filter(|manifest| !manifest.files.is_empty()) {
+                let reader = self.reader(&part.view, part.def.id, manifest).await?;
+                search.batch(&reader).await?;
             }
+            search.ranges(&part.snapshot)?;
         }
-        for range in &snapshot.ranges {
-            for states in range.states.iter().filter(|states| states.num_rows() > 0) {
-                if !range.sorted {
-                    cells_read += states.num_rows() as u64;
-                    if let Some(found) = between(states, &stored)? {
-                        cells.merge(&found)?;
-                    }
-                    continue;
-                }
-                for key in &stored {
-                    let (found, compared) = matching(states, key, true)?;
-                    cells_read += compared;
-                    if let Some(found) = found {
-                        cells.merge(&found)?;
-                    }
-                }
-            }
-        }
+        let Some(finish) = finish else { return Ok(None) };
+        let Search { mut cells, cells_read, bytes_read, .. } = search;
         let mut answered = cells.answer_for(view, key)?;
         if view.makes_windows() {
             let (found, _) = matching(&answered, &wanted, false)?;
@@ -148,6 +128,49 @@ impl Lookup {
             open.reader = Some((manifest.sequence, Arc::clone(&reader)));
         }
         Ok(reader)
+    }
+}
+
+/// The cells with some keys, as they are found.
+struct Search {
+    cells: CellTable,
+    stored: Vec<Vec<ArrayRef>>,
+    cells_read: u64,
+    bytes_read: u64,
+}
+
+impl Search {
+    async fn batch(&mut self, reader: &BatchViewReader) -> Result<(), Problem> {
+        for key in &self.stored {
+            for states in reader.rows_with_key_prefix(key).await.map_err(|e| e.problem())? {
+                self.cells_read += states.num_rows() as u64;
+                self.bytes_read += bytes_of(&states) as u64;
+                self.cells.merge(&states)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ranges(&mut self, snapshot: &ViewSnapshot) -> Result<(), Problem> {
+        for range in &snapshot.ranges {
+            for states in range.states.iter().filter(|states| states.num_rows() > 0) {
+                if !range.sorted {
+                    self.cells_read += states.num_rows() as u64;
+                    if let Some(found) = between(states, &self.stored)? {
+                        self.cells.merge(&found)?;
+                    }
+                    continue;
+                }
+                for key in &self.stored {
+                    let (found, compared) = matching(states, key, true)?;
+                    self.cells_read += compared;
+                    if let Some(found) = found {
+                        self.cells.merge(&found)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 

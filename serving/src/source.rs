@@ -179,6 +179,26 @@ impl StateSource for SnapshotStates {
     }
 }
 
+/// The states of several views that are merged and answered together: the parts of a union, or one view alone.
+#[derive(Debug)]
+pub(crate) struct UnionStates(pub(crate) Vec<SnapshotStates>);
+
+#[async_trait]
+impl StateSource for UnionStates {
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: &[usize],
+        filters: &[Expr],
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        let mut plans = vec![];
+        for states in &self.0 {
+            plans.extend(states.scan(session, projection, filters).await?);
+        }
+        Ok(plans)
+    }
+}
+
 /// The values that filters of the form `key = value` ask for, of as many leading key columns as have one.
 fn key_prefix(view: &View, filters: &[Expr]) -> Vec<ScalarValue> {
     let fields = view.state_schema().fields().iter().take(view.key_columns());

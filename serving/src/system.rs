@@ -8,15 +8,15 @@ mod rows;
 mod sinks;
 
 use arrow::record_batch::RecordBatch;
-use schemas::{Catalog, Code, Problem, ViewDef};
+use schemas::{Catalog, Certificate, Code, Problem};
 
-use crate::engine::{History, Snapshots};
+use crate::engine::{History, NamedView, Snapshots};
 use crate::parts::Parts;
 use rows::Table;
 
 pub(crate) use dead_letters::dead_letters;
 pub(crate) use layers::layers;
-pub(crate) use overview::refresh_text;
+pub(crate) use overview::{refresh_text, streams_of};
 pub(crate) use sinks::sinks;
 
 /// The tables of the schema `system`.
@@ -62,16 +62,24 @@ pub(crate) async fn table(
     whole.map(Listed::whole)
 }
 
-/// `recon.<view>`: the newest certificate, one row per check.
-pub(crate) async fn reconciliation(parts: &Parts, view: &ViewDef) -> Result<RecordBatch, Problem> {
+/// `recon.<view>`: the newest certificate, one row per check; of a union that of each part, whose name stands before
+/// its checks.
+pub(crate) async fn reconciliation(parts: &Parts, view: &NamedView) -> Result<RecordBatch, Problem> {
     let mut table = Table::new(&[("run", "i"), ("check", "t"), ("ok", "b"), ("detail", "t")]);
-    let certificate = match parts.runs.certificate(&view.name, None).await {
-        Ok(certificate) => certificate,
-        Err(problem) if problem.code == Code::NotFound => return table.finish(),
-        Err(problem) => return Err(problem),
-    };
+    for part in &view.parts {
+        let prefix = if view.parts.len() > 1 { format!("{}: ", part.name) } else { String::new() };
+        match parts.runs.certificate(&part.name, None).await {
+            Ok(certificate) => add_checks(&mut table, &certificate, &prefix),
+            Err(problem) if problem.code == Code::NotFound => {}
+            Err(problem) => return Err(problem),
+        }
+    }
+    table.finish()
+}
+
+fn add_checks(table: &mut Table, certificate: &Certificate, prefix: &str) {
     let mut check = |name: String, ok: bool, detail: String| {
-        table.int(certificate.run as i64).text(&name).truth(ok).text(&detail);
+        table.int(certificate.run as i64).text(&format!("{prefix}{name}")).truth(ok).text(&detail);
     };
     for input in &certificate.inputs {
         let detail = format!(
@@ -128,5 +136,4 @@ pub(crate) async fn reconciliation(parts: &Parts, view: &ViewDef) -> Result<Reco
         check("violation".into(), false, violation.clone());
     }
     check("verdict".into(), certificate.violations.is_empty(), certificate.verdict.as_str().into());
-    table.finish()
 }

@@ -163,17 +163,19 @@ fn blocks(document: &str) -> Vec<(String, String)> {
 }
 
 /// what a page shows is what happens: `csv` is the file of the `sql` behind it, `json` are events, and `text`
-/// has queries, each with the rows of its answer below it.
+/// has queries, each with the rows of its answer below it. `json` of another stream than the page's names it.
 #[rstest]
 #[case::rows("rows", "notes", 2)]
 #[case::dimensions("dimensions", "sales", 2)]
+#[case::union("union", "web", 4)]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_examples_of_a_page_are_right(#[case] page: &str, #[case] stream: &str, #[case] queries: usize) {
     let folder = tempfile::tempdir().unwrap();
     let server = crate::harness::Server::start(folder.path()).await;
     let (mut file, mut asked) = (String::new(), 0);
     for (language, text) in blocks(&format!("../docs/{page}.md")) {
-        match language.as_str() {
+        let (kind, stream) = language.split_once(' ').unwrap_or((&language, stream));
+        match kind {
             "csv" => file = text,
             "json" => drop(server.client.ingest(stream, text).await),
             "sql" => {

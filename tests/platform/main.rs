@@ -30,4 +30,5 @@ mod sim;
 mod sinks;
 mod spellings;
 mod times;
+mod union;
 mod windows;

@@ -19,8 +19,14 @@ pub(super) async fn reconcile(session: &Session, options: &ReconcileArguments) -
     Ok(())
 }
 
-/// A certificate for people: one line per check, then what explains or violates it.
+/// A certificate for people: one line per check, then what explains or violates it; of a view over `UNION ALL` those of
+/// its parts, and the worst verdict.
 pub(crate) fn summary(certificate: &Value) -> String {
+    if let Some(parts) = certificate.get("parts").and_then(Value::as_array) {
+        let fact = |name: &str| certificate.get(name).map_or_else(|| "?".to_owned(), cell_text);
+        let verdict = format!("view {}: {}, of {} parts\n", fact("view"), fact("verdict").to_uppercase(), parts.len());
+        return parts.iter().map(summary).collect::<String>() + &verdict;
+    }
     let fact = |pointer: &str| certificate.pointer(pointer).map_or_else(|| "?".to_owned(), cell_text);
     let inputs = certificate.get("inputs").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let unequal = inputs.iter().filter(|input| input.get("equal") != Some(&Value::Bool(true))).count();

@@ -123,11 +123,16 @@ impl EventState {
     fn views(&self, open: &OpenStream, found: &Found) -> Result<Vec<Value>, Problem> {
         use storage::layers::Speed;
         let snapshot = self.speed.current(open.def.id);
+        let catalog = self.registry.parts.catalog.current();
         let mut views = vec![];
         for view in batch::Views::views(self.registry.as_ref()) {
             if view.stream.id == open.def.id {
                 let seen = snapshot.as_ref().and_then(|snapshot| snapshot.views.get(&view.def.id));
-                views.push(answer::view(&view, seen.map(AsRef::as_ref), found)?);
+                let mut answer = answer::view(&view, seen.map(AsRef::as_ref), found)?;
+                if let Some(union) = catalog.union_of(view.def.id) {
+                    answer["part_of"] = json!(union.name);
+                }
+                views.push(answer);
             }
         }
         Ok(views)

@@ -4,18 +4,18 @@ mod compile;
 mod copy;
 mod create;
 mod drop;
+mod refresh;
 mod rehearsal;
 pub(super) mod show;
 mod sinks;
+mod union;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use batch::RunService;
 use ingest::service::IngestService;
-use schemas::documents::run::{RunKind, RunState, RunTrigger};
 use schemas::statement::{Placed, Statement};
 use schemas::{Code, Problem};
 use serving::parts::{Rehearsal, StatementAnswer, Statements};
@@ -47,32 +47,6 @@ impl StatementService {
         let importer = copy::Importer::new(Arc::clone(&registry), Arc::clone(&ingest), stop.clone());
         Self { registry, runs, ingest, changing: Mutex::new(()), importer, stop }
     }
-
-    /// Starts a run and waits for its end, but no longer than a query may take: clients give up.
-    async fn refresh(&self, name: &str, incremental: bool) -> Result<StatementAnswer, Problem> {
-        let kind = if incremental { RunKind::Incremental } else { RunKind::Full };
-        let mut run = self.runs.start(name, kind, RunTrigger::Manual).await?;
-        let patience = Duration::from_millis(self.registry.parts.limits.query_timeout_ms);
-        tokio::select! {
-            biased;
-            waited = self.runs.run(run.id, Some(patience)) => run = waited?,
-            () = self.stop.cancelled() => run = self.runs.run(run.id, None).await?,
-        }
-        let verdict = run.verdict.map_or("no certificate", schemas::Verdict::as_str);
-        match run.state {
-            RunState::Succeeded => Ok(message(format!("run {} of {name} succeeded: {verdict}", run.id))),
-            state if !state.is_final() => Ok(message(unfinished(run.id, name, state))),
-            state => {
-                let why = run.error.unwrap_or_else(|| verdict.to_owned());
-                Err(Problem::new(Code::ComputationFailed, format!("run {} of {name}: {state:?}: {why}", run.id)))
-            }
-        }
-    }
-}
-
-fn unfinished(run: u64, view: &str, state: RunState) -> String {
-    let state = format!("{state:?}").to_lowercase();
-    format!("run {run} of {view} is {state}: watch it with GET /v1/runs/{run} or bifold run show {run}")
 }
 
 /// An answer of one line.
@@ -100,8 +74,9 @@ impl Statements for StatementService {
             Statement::CreateSink(create) => self.create_sink(create, &placed.text).await,
             Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists).await,
             Statement::Rollback { name, run } => {
-                let manifest = self.runs.rollback(name, *run).await?;
-                Ok(message(format!("{name} is back at run {}", manifest.run)))
+                let view = self.view_of_run(name, *run).await?;
+                let manifest = self.runs.rollback(&view, *run).await?;
+                Ok(message(format!("{view} is back at run {}", manifest.run)))
             }
             other => Err(Problem::new(Code::Internal, format!("not a statement for the catalogue: {other:?}"))),
         }

@@ -24,6 +24,7 @@ use schemas::column::{OFFSET, PARTITION};
 use schemas::limits::MICRO_BATCH_ROWS;
 use schemas::{Code, LatePolicy, Problem, statement};
 
+use super::branch::merge_hash;
 use super::feed::{bind_to_feed, feed_table, readable_schema};
 use super::finality::{self, Finality};
 use super::grouping::distinct_as_groups;
@@ -81,7 +82,7 @@ fn check_statement(plan: &LogicalPlan) -> Result<(), Problem> {
     }
 }
 
-fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
+pub(super) fn planning_state(source: &ViewSource<'_>) -> Result<SessionState> {
     let mut config = session::config().with_target_partitions(1).with_batch_size(MICRO_BATCH_ROWS);
     config.options_mut().optimizer.repartition_joins = false;
     let mut state = session::state(config, Arc::new(RuntimeEnv::default()));
@@ -139,6 +140,7 @@ fn build(source: &ViewSource<'_>, planner: SessionState, analyzed: &LogicalPlan)
         RowsOfRecord::One
     };
     Ok(View {
+        merge_hash: merge_hash(&cells, &finish),
         semantic_hash,
         late: source.late,
         input_columns,

@@ -201,6 +201,13 @@ impl View {
         self.finality.is_some()
     }
 
+    /// True if the rows of both views together can say whether their windows are final, by the rule of either: it is a
+    /// watermark that closes them, and their keys are the same windows.
+    pub fn has_same_final_windows(&self, other: &Self) -> bool {
+        let rule = |view: &Self| view.is_closed_by_watermark().then(|| format!("{:?}", view.finality));
+        rule(self).is_some_and(|own| rule(other).is_some_and(|others| own == others))
+    }
+
     /// True if it is the watermark that closes the view's windows, and not the number of records.
     pub fn is_closed_by_watermark(&self) -> bool {
         matches!(&self.finality, Some(finality) if !matches!(finality, Finality::Positions { .. }))

@@ -145,8 +145,9 @@ fn check_node(node: &LogicalPlan, stream: &str) -> Result<(), Refusal> {
         )
         .at(["SELECT DISTINCT", "DISTINCT"])),
         LogicalPlan::Union(_) => Err(unsupported(
-            "UNION in a view is not supported yet",
-            "make a view of each part, and write UNION ALL over the views in the query",
+            "this UNION cannot be taken apart into branches that are added up",
+            "write one UNION ALL, without INTERSECT or EXCEPT beside it; or make a view of each part, and write the UNION \
+             over the views in the query",
         )
         .at(["UNION"])),
         LogicalPlan::RecursiveQuery(_) => {

@@ -1,10 +1,11 @@
-//! The catalogue: every stream, table and view, as one document that is replaced as a whole.
+//! The catalogue: every stream, table, view and union, as one document that is replaced as a whole.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::sink::SinkDef;
 use crate::stream::StreamDef;
+use crate::union::UnionDef;
 use crate::view::{TableDef, ViewDef};
 
 /// One version of the catalogue. Version `sequence` is stored once, create-only.
@@ -23,6 +24,9 @@ pub struct Catalog {
     /// By name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<SinkDef>,
+    /// By name. Their parts are among the views.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unions: Vec<UnionDef>,
     /// The number that the next run gets.
     pub next_run: u64,
     /// Number of the owner that wrote it; 0 where a store has only one.
@@ -44,6 +48,7 @@ impl Default for Catalog {
             tables: vec![],
             views: vec![],
             sinks: vec![],
+            unions: vec![],
             next_run: 1,
             epoch: 0,
         }
@@ -91,11 +96,37 @@ impl Catalog {
         self.views.iter().filter(move |v| v.stream == stream)
     }
 
-    /// True if a stream, table, view or sink has that name.
+    /// The union of that name.
+    pub fn union(&self, name: &str) -> Option<&UnionDef> {
+        self.unions.iter().find(|u| u.name == name)
+    }
+
+    /// The union that a view is a part of.
+    pub fn union_of(&self, part: Uuid) -> Option<&UnionDef> {
+        self.unions.iter().find(|u| u.parts.contains(&part))
+    }
+
+    /// The views that a name stands for: a view is itself, a union is its parts, in the order of its branches.
+    pub fn parts(&self, name: &str) -> Option<Vec<&ViewDef>> {
+        match (self.view(name), self.union(name)) {
+            (Some(view), _) => Some(vec![view]),
+            (None, Some(union)) => union.parts.iter().map(|part| self.view_by_id(*part)).collect(),
+            (None, None) => None,
+        }
+    }
+
+    /// The names that a query can read as views: of views and of unions.
+    pub fn view_names(&self) -> impl Iterator<Item = &str> {
+        let unions = self.unions.iter().map(|union| union.name.as_str());
+        self.views.iter().map(|view| view.name.as_str()).chain(unions)
+    }
+
+    /// True if a stream, table, view, union or sink has that name.
     pub fn is_taken(&self, name: &str) -> bool {
         self.stream(name).is_some()
             || self.table(name).is_some()
             || self.view(name).is_some()
+            || self.union(name).is_some()
             || self.sink(name).is_some()
     }
 }

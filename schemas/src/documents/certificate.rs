@@ -9,7 +9,7 @@ use super::ledger::{IntakeCounts, LedgerCounts};
 use crate::position::{Cut, Offset, Partition};
 
 /// What a run's certificate says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Both layers agree byte for byte, and nothing was left out.

@@ -23,6 +23,7 @@ use crate::column::{ColumnDef, SqlType};
 use crate::position::Cut;
 use crate::sink::{OutputMode, SinkDef, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::union::UnionDef;
 use crate::view::{Refresh, TableDef, TableJoin, ViewDef};
 
 const STREAM: Uuid = Uuid::from_u128(0x0191_7d3c_0000_7000_8000_0000_0000_0001);
@@ -122,10 +123,28 @@ fn catalog_v1() {
             view(Refresh::Never, None),
         ],
         sinks: vec![],
+        unions: vec![],
         next_run: 8,
         epoch: 0,
     };
     assert_frozen(include_str!("../../frozen/catalog-v1.json"), &catalog);
+}
+
+#[test]
+fn union_v1() {
+    let sql = "SELECT count(*) AS n FROM (SELECT id FROM commits UNION ALL SELECT id FROM reviews) AS u";
+    let union = UnionDef {
+        id: TABLE,
+        name: "activity".into(),
+        version: 1,
+        sql: sql.into(),
+        refresh: Refresh::Manual,
+        late: Some(LatePolicy::Drop),
+        with_no_data: false,
+        parts: vec![VIEW, INCARNATION],
+        created_at_us: TIME_US,
+    };
+    assert_frozen(include_str!("../../frozen/union-v1.json"), &union);
 }
 
 #[test]

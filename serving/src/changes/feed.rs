@@ -342,6 +342,9 @@ impl Feed {
 
 fn known_view(engine: &QueryEngine, name: &str) -> Result<(ViewDef, Arc<operators::View>), Problem> {
     let catalog = engine.parts.catalogs.current();
+    if let (Some(_), Some(parts)) = (catalog.union(name), catalog.parts(name)) {
+        return Err(super::of_union(name, &parts));
+    }
     let Some(def) = catalog.view(name).cloned() else {
         return Err(Problem::new(Code::NotFound, format!("there is no view {name}")));
     };

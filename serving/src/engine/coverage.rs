@@ -18,6 +18,7 @@ use storage::layers::SourceStatus;
 use storage::snapshot::{RangeStates, StreamSnapshot, ViewSnapshot};
 use uuid::Uuid;
 
+use super::NamedView;
 use crate::parts::Parts;
 use crate::source::Layer;
 use crate::times::rfc3339;
@@ -40,6 +41,18 @@ impl Covered {
     pub(crate) fn frontier(&self) -> Frontier {
         let ends = self.stream.to.iter().map(|(_, end)| end).collect();
         Frontier { watermark_us: self.stream.watermark_us(self.watermark_delay_us), ends }
+    }
+
+    /// How far an answer made of all of these goes: windows by the event time are final where they are in each of them.
+    pub(crate) fn frontier_of(parts: &[Self]) -> Frontier {
+        match parts {
+            [one] => one.frontier(),
+            several => {
+                let watermarks = several.iter().map(|one| one.frontier().watermark_us);
+                // none is the least: a stream without an event closes nothing
+                Frontier { watermark_us: watermarks.min().flatten(), ends: vec![] }
+            }
+        }
     }
 }
 
@@ -114,6 +127,23 @@ impl<'a> Snapshots<'a> {
             }
         }
         Ok(())
+    }
+
+    /// All parts of a view, at least one, each ready to be read, whose states can be merged with each other's.
+    ///
+    /// # Errors
+    /// As [`Snapshots::view`], for each of them.
+    pub(crate) async fn parts(&mut self, named: &NamedView, layer: Layer) -> Result<Vec<Covered>, Problem> {
+        let mut parts: Vec<Covered> = vec![];
+        for def in &named.parts {
+            parts.push(self.view(def, layer).await?);
+        }
+        let internal = |what: &str| Problem::new(Code::Internal, format!("view {}: {what}", named.name));
+        let first = parts.first().ok_or_else(|| internal("it has no parts"))?;
+        if parts.iter().any(|part| !part.view.merges_with(&first.view)) {
+            return Err(internal("its parts have states of different meanings"));
+        }
+        Ok(parts)
     }
 
     /// A view, ready to be read: compiled, covered without a hole, with its history.

@@ -8,15 +8,32 @@ use schemas::{Catalog, Code, Problem, StreamDef, ViewDef};
 use crate::source::Layer;
 use crate::system;
 
+/// A view as a query names it.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedView {
+    /// The name.
+    pub(crate) name: String,
+    /// The views whose states it has together: itself, or the parts of a union.
+    pub(crate) parts: Vec<ViewDef>,
+}
+
+impl NamedView {
+    /// The view or the union of that name.
+    pub(crate) fn of(catalog: &Catalog, name: &str) -> Option<Self> {
+        let parts = catalog.parts(name)?.into_iter().cloned().collect();
+        Some(Self { name: name.to_owned(), parts })
+    }
+}
+
 /// What a table reference stands for.
 #[derive(Debug, Clone)]
 pub(crate) enum Referenced {
     /// A view, or one side of it.
-    View(ViewDef, Layer),
+    View(NamedView, Layer),
     /// A static table.
     Table(TableDef),
     /// `recon.<view>`
-    Reconciliation(ViewDef),
+    Reconciliation(NamedView),
     /// `dlq.<stream>`
     DeadLetters(StreamDef),
     /// `system.<name>`
@@ -38,13 +55,12 @@ pub(crate) fn schema_of(reference: &TableReference) -> &str {
 pub(crate) fn resolve(catalog: &Catalog, reference: &TableReference, sql: &str) -> Result<Referenced, Problem> {
     let (schema, name) = (schema_of(reference), reference.table());
     let found = match schema {
-        "public" => catalog
-            .view(name)
-            .map(|view| Referenced::View(view.clone(), Layer::Merged))
+        "public" => NamedView::of(catalog, name)
+            .map(|view| Referenced::View(view, Layer::Merged))
             .or_else(|| catalog.table(name).map(|table| Referenced::Table(table.clone()))),
-        "batch" => catalog.view(name).map(|view| Referenced::View(view.clone(), Layer::Batch)),
-        "speed" => catalog.view(name).map(|view| Referenced::View(view.clone(), Layer::Speed)),
-        "recon" => catalog.view(name).map(|view| Referenced::Reconciliation(view.clone())),
+        "batch" => NamedView::of(catalog, name).map(|view| Referenced::View(view, Layer::Batch)),
+        "speed" => NamedView::of(catalog, name).map(|view| Referenced::View(view, Layer::Speed)),
+        "recon" => NamedView::of(catalog, name).map(Referenced::Reconciliation),
         "dlq" => catalog.stream(name).map(|stream| Referenced::DeadLetters(stream.clone())),
         "system" => system::TABLES.contains(&name).then(|| Referenced::System(name.to_owned())),
         _ => None,
@@ -60,10 +76,10 @@ fn not_found(catalog: &Catalog, reference: &TableReference, sql: &str) -> Proble
     let (schema, name) = (schema_of(reference), reference.table());
     let (what, known): (&str, Vec<&str>) = match schema {
         "public" => {
-            let views = catalog.views.iter().map(|view| view.name.as_str());
-            ("view or table", views.chain(catalog.tables.iter().map(|table| table.name.as_str())).collect())
+            let tables = catalog.tables.iter().map(|table| table.name.as_str());
+            ("view or table", catalog.view_names().chain(tables).collect())
         }
-        "batch" | "speed" | "recon" => ("view", catalog.views.iter().map(|view| view.name.as_str()).collect()),
+        "batch" | "speed" | "recon" => ("view", catalog.view_names().collect()),
         "dlq" => ("stream", catalog.streams.iter().map(|stream| stream.name.as_str()).collect()),
         "system" => ("system table", system::TABLES.to_vec()),
         _ => ("schema", SCHEMAS.to_vec()),

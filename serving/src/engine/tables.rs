@@ -21,8 +21,10 @@ use schemas::statement::plain_windows;
 use schemas::{Catalog, Code, Problem};
 
 use super::finality::Finality;
-use super::{Covered, QueryEngine, QueryRequest, Referenced, SCHEMAS, Snapshots, resolve, schema_of, sql_problem};
-use crate::source::SnapshotStates;
+use super::{
+    Covered, NamedView, QueryEngine, QueryRequest, Referenced, SCHEMAS, Snapshots, resolve, schema_of, sql_problem,
+};
+use crate::source::{Layer, SnapshotStates, UnionStates};
 use crate::system::{self, Listed};
 
 /// A query, bound to the snapshots that it will be answered from.
@@ -127,28 +129,14 @@ impl QueryEngine {
         read: &mut Read,
     ) -> Result<Arc<dyn TableProvider>, Problem> {
         match referenced {
-            Referenced::View(def, layer) => {
-                let one = snapshots.view(def, *layer).await?;
-                let (view, snapshot) = (Arc::clone(&one.view), Arc::clone(&one.snapshot));
-                let store = Arc::clone(&self.files);
-                let states = SnapshotStates::new(Arc::clone(&view), snapshot, *layer, store).counting(&read.scanned);
-                let states = Arc::new(states);
-                let table = if read.finality.is_asked_of(&one) {
-                    read.finality.note(&def.name);
-                    operators::merged::table_with_finality(&view, &def.name, states, &one.frontier())
-                } else {
-                    operators::merged::table(&view, &def.name, states)
-                };
-                read.covered.push(one);
-                table.map_err(|e| internal(&e))
-            }
+            Referenced::View(named, layer) => self.view(named, *layer, snapshots, read).await,
             Referenced::Table(def) => {
                 let rows = self.parts.views.table(def.id);
                 let rows =
                     rows.ok_or_else(|| Problem::new(Code::NotReady, format!("table {} is being loaded", def.name)))?;
                 in_memory(rows.rows.clone())
             }
-            Referenced::Reconciliation(def) => in_memory(vec![system::reconciliation(&self.parts, def).await?]),
+            Referenced::Reconciliation(named) => in_memory(vec![system::reconciliation(&self.parts, named).await?]),
             Referenced::DeadLetters(def) => read.listed(system::dead_letters(&self.parts, def).await?),
             Referenced::System(name) if name == "sinks" => {
                 in_memory(vec![system::sinks(&self.sinks, catalog, snapshots).await?])
@@ -157,6 +145,34 @@ impl QueryEngine {
                 read.listed(system::table(name, &self.parts, catalog, &self.history, snapshots).await?)
             }
         }
+    }
+}
+
+impl QueryEngine {
+    /// A view as a table: the states of all of its parts, merged and answered together.
+    async fn view(
+        &self,
+        named: &NamedView,
+        layer: Layer,
+        snapshots: &mut Snapshots<'_>,
+        read: &mut Read,
+    ) -> Result<Arc<dyn TableProvider>, Problem> {
+        let parts = snapshots.parts(named, layer).await?;
+        let states = |one: &Covered| {
+            let (view, snapshot) = (Arc::clone(&one.view), Arc::clone(&one.snapshot));
+            SnapshotStates::new(view, snapshot, layer, Arc::clone(&self.files)).counting(&read.scanned)
+        };
+        let states = Arc::new(UnionStates(parts.iter().map(states).collect()));
+        let view = &parts[0].view;
+        let are_alike = parts[1..].iter().all(|one| one.view.has_same_final_windows(view));
+        let table = if are_alike && parts.iter().all(|one| read.finality.is_asked_of(one)) {
+            read.finality.note(&named.name);
+            operators::merged::table_with_finality(view, &named.name, states, &Covered::frontier_of(&parts))
+        } else {
+            operators::merged::table(view, &named.name, states)
+        };
+        read.covered.extend(parts);
+        table.map_err(|e| internal(&e))
     }
 }
 

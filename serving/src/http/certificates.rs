@@ -29,11 +29,7 @@ fn document(certificate: &Certificate) -> Result<Value, Problem> {
 }
 
 pub(super) async fn list(State(state): State<HttpState>, Path(view): Path<String>, headers: HeaderMap) -> Answer {
-    let catalog = state.engine.parts.catalogs.current();
-    if catalog.view(&view).is_none() {
-        return Err(Problem::new(schemas::Code::NotFound, format!("there is no view {view}")).into());
-    }
-    let certificates = state.engine.parts.runs.certificates(&view, LISTED_MAX).await?;
+    let certificates = state.engine.certificates(&view, LISTED_MAX).await?;
     if wants_html(&headers) {
         return Ok(Html(list_page(&view, &certificates)).into_response());
     }
@@ -47,11 +43,20 @@ pub(super) async fn one(
     headers: HeaderMap,
 ) -> Answer {
     let run = if run == "latest" { None } else { Some(run_id(&run)?) };
-    let certificate = state.engine.parts.runs.certificate(&view, run).await?;
-    if wants_html(&headers) {
-        return Ok(Html(page(&certificate)).into_response());
+    let found = state.engine.certificates_of(&view, run).await?;
+    match found.as_slice() {
+        [one] if wants_html(&headers) => Ok(Html(page(one)).into_response()),
+        several if wants_html(&headers) => Ok(Html(pages(&view, several)).into_response()),
+        [one] => json_body(&document(one)?),
+        several => json_body(&together(&view, several)?),
     }
-    json_body(&document(&certificate)?)
+}
+
+/// The newest certificates of a union's parts, as one: its verdict is the worst of theirs.
+fn together(view: &str, parts: &[Certificate]) -> Result<Value, Problem> {
+    let verdict = parts.iter().map(|part| part.verdict).max();
+    let parts = parts.iter().map(document).collect::<Result<Vec<_>, _>>()?;
+    Ok(json!({ "view": view, "verdict": verdict, "parts": parts }))
 }
 
 fn escaped(text: &str) -> String {
@@ -93,6 +98,15 @@ fn list_page(view: &str, certificates: &[Certificate]) -> String {
 }
 
 fn page(one: &Certificate) -> String {
+    frame(&format!("Certificate of run {}", one.run), &section(one))
+}
+
+/// Certificates of the parts of a union, one below the other.
+fn pages(view: &str, parts: &[Certificate]) -> String {
+    frame(&format!("Certificates of {view}"), &parts.iter().map(section).collect::<String>())
+}
+
+fn section(one: &Certificate) -> String {
     let mut rows = String::new();
     for input in &one.inputs {
         let _ = write!(
@@ -147,6 +161,5 @@ fn page(one: &Certificate) -> String {
         rfc3339(one.created_at_us),
         one.cut.values().sum::<u64>()
     );
-    let table = format!("{head}<table><tr><th>Check</th><th>Result</th><th>Detail</th></tr>{rows}</table>");
-    frame(&format!("Certificate of run {}", one.run), &table)
+    format!("{head}<table><tr><th>Check</th><th>Result</th><th>Detail</th></tr>{rows}</table>")
 }

@@ -81,14 +81,32 @@ pub(super) async fn start(
 ) -> Answer {
     let body: StartBody = if body.is_empty() { StartBody::default() } else { parse_body(&headers, &body)? };
     let kind = body.kind.unwrap_or(RunKind::Full);
-    let run = state.engine.parts.runs.start(&view, kind, RunTrigger::Manual).await?;
-    let location = format!("/v1/runs/{}", run.id);
-    let body = json(&RunAnswer::from(run))?;
-    Ok((StatusCode::ACCEPTED, [(LOCATION, location)], body.into_body()).into_response()).map(|mut response| {
-        let media_type = axum::http::HeaderValue::from_static("application/json");
-        response.headers_mut().insert(CONTENT_TYPE, media_type);
-        response
-    })
+    let started = state.engine.start_runs(&view, kind).await?;
+    let mut runs = started.into_iter().map(RunAnswer::from);
+    let (Some(first), rest) = (runs.next(), runs.collect::<Vec<_>>()) else {
+        return Err(Problem::new(Code::NotFound, format!("there is no view {view}")).into());
+    };
+    let location = format!("/v1/runs/{}", first.id);
+    let body = if rest.is_empty() { json(&first)? } else { json(&StartedAnswer::of(view, first, rest))? };
+    let mut response = (StatusCode::ACCEPTED, [(LOCATION, location)], body.into_body()).into_response();
+    let media_type = axum::http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    Ok(response)
+}
+
+/// The runs of a union: one of each part.
+#[derive(Debug, Serialize)]
+struct StartedAnswer {
+    /// The first of them.
+    id: u64,
+    view: String,
+    runs: Vec<RunAnswer>,
+}
+
+impl StartedAnswer {
+    fn of(view: String, first: RunAnswer, rest: Vec<RunAnswer>) -> Self {
+        Self { id: first.id, view, runs: std::iter::once(first).chain(rest).collect() }
+    }
 }
 
 pub(super) async fn one(State(state): State<HttpState>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Answer {
@@ -132,7 +150,7 @@ async fn listed(state: &HttpState, mut view: Option<String>, query: Option<&str>
             _ => return Err(Problem::new(Code::BadRequest, format!("there is no parameter {name}")).into()),
         }
     }
-    let runs = state.engine.parts.runs.runs(view.as_deref(), limit).await?;
+    let runs = state.engine.runs(view.as_deref(), limit).await?;
     let runs: Vec<RunAnswer> = runs.into_iter().map(RunAnswer::from).collect();
     json(&serde_json::json!({ "runs": runs }))
 }

@@ -4,7 +4,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use operators::WINDOW_FINAL;
 use schemas::statement::{ObjectKind, Statement};
-use schemas::{Code, Problem, ViewDef};
+use schemas::{Catalog, Code, Problem, UnionDef, ViewDef};
 use serde::Serialize;
 
 use super::filter::{Selection, quoted};
@@ -12,7 +12,7 @@ use super::streams::{CreateBody, execute_create, execute_drop};
 use super::{Answer, HttpState, Path, Payload, json, parameters, parse_body};
 use crate::engine::{QueryAnswer, Referenced, resolve};
 use crate::format::{Format, respond};
-use crate::system::refresh_text;
+use crate::system::{refresh_text, streams_of};
 use crate::times::rfc3339;
 
 #[derive(Debug, Serialize)]
@@ -20,15 +20,21 @@ struct ViewAnswer {
     name: String,
     id: String,
     version: u32,
+    /// Of a union, the streams of its parts.
     stream: String,
     refresh: String,
     sql: String,
     created_at: String,
+    /// Of a union, the views that it is made of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<String>,
+    /// The union that the view is a part of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part_of: Option<String>,
 }
 
-pub(super) async fn list(State(state): State<HttpState>) -> Answer {
-    let catalog = state.engine.parts.catalogs.current();
-    let view = |def: &ViewDef| ViewAnswer {
+fn of_view(catalog: &Catalog, def: &ViewDef) -> ViewAnswer {
+    ViewAnswer {
         name: def.name.clone(),
         id: def.id.to_string(),
         version: def.version,
@@ -36,8 +42,32 @@ pub(super) async fn list(State(state): State<HttpState>) -> Answer {
         refresh: refresh_text(&def.refresh),
         sql: def.sql.clone(),
         created_at: rfc3339(def.created_at_us),
-    };
-    json(&serde_json::json!({ "views": catalog.views.iter().map(view).collect::<Vec<_>>() }))
+        parts: vec![],
+        part_of: catalog.union_of(def.id).map(|union| union.name.clone()),
+    }
+}
+
+fn of_union(catalog: &Catalog, def: &UnionDef) -> ViewAnswer {
+    let parts = catalog.parts(&def.name).unwrap_or_default();
+    ViewAnswer {
+        name: def.name.clone(),
+        id: def.id.to_string(),
+        version: def.version,
+        stream: streams_of(catalog, &parts),
+        refresh: refresh_text(&def.refresh),
+        sql: def.sql.clone(),
+        created_at: rfc3339(def.created_at_us),
+        parts: parts.iter().map(|part| part.name.clone()).collect(),
+        part_of: None,
+    }
+}
+
+pub(super) async fn list(State(state): State<HttpState>) -> Answer {
+    let catalog = state.engine.parts.catalogs.current();
+    let mut views: Vec<ViewAnswer> = catalog.views.iter().map(|def| of_view(&catalog, def)).collect();
+    views.extend(catalog.unions.iter().map(|def| of_union(&catalog, def)));
+    views.sort_by(|a, b| a.name.cmp(&b.name));
+    json(&serde_json::json!({ "views": views }))
 }
 
 pub(super) async fn create(State(state): State<HttpState>, headers: HeaderMap, Payload(body): Payload) -> Answer {
@@ -59,10 +89,10 @@ pub(super) async fn look_up(
     let engine = &state.engine;
     let catalog = engine.parts.catalogs.current();
     let reference = datafusion::common::TableReference::partial("speed", name.clone());
-    let Referenced::View(def, _) = resolve(&catalog, &reference, "")? else {
+    let Referenced::View(named, _) = resolve(&catalog, &reference, "")? else {
         return Err(Problem::new(Code::NotFound, format!("there is no view {name}")).into());
     };
-    let view = engine.parts.views.view(def.id);
+    let view = named.parts.first().and_then(|part| engine.parts.views.view(part.id));
     let view = view.ok_or_else(|| Problem::new(Code::NotReady, format!("view {name} is being set up")))?;
     // what is read by key has no watermark with it: a query says whether a window is final
     let asks_for_final = query.as_deref().is_some_and(|query| query.contains(WINDOW_FINAL));

@@ -1,9 +1,12 @@
 //! `system.streams`, `system.views`, `system.runs`, `system.certificates`, `system.queries`.
 
+use std::sync::Arc;
+
 use arrow::record_batch::RecordBatch;
 use schemas::documents::run::RunDocument;
 use schemas::view::Refresh;
-use schemas::{Catalog, Problem};
+use schemas::{Catalog, Problem, Verdict, ViewDef};
+use storage::snapshot::ViewSnapshot;
 
 use super::rows::Table;
 use super::{LISTED_MAX, Listed, Parts};
@@ -66,6 +69,57 @@ pub(crate) fn refresh_text(refresh: &Refresh) -> String {
     }
 }
 
+/// The streams of some views, each once, in their order.
+pub(crate) fn streams_of(catalog: &Catalog, views: &[&ViewDef]) -> String {
+    let mut names: Vec<&str> = vec![];
+    for stream in views.iter().filter_map(|view| catalog.stream_by_id(view.stream)) {
+        if !names.contains(&stream.name.as_str()) {
+            names.push(&stream.name);
+        }
+    }
+    names.join(", ")
+}
+
+/// What stands in a row of `system.views`.
+#[derive(Default)]
+struct Standing {
+    ready: bool,
+    run: Option<u64>,
+    verdict: Option<Verdict>,
+    published_at_us: Option<i64>,
+    batch_cells: Option<u64>,
+    speed_cells: Option<usize>,
+}
+
+impl Standing {
+    fn of(snapshot: Option<&Arc<ViewSnapshot>>) -> Self {
+        let Some(snapshot) = snapshot else { return Self::default() };
+        let manifest = snapshot.manifest.as_ref();
+        Self {
+            ready: snapshot.has_history(),
+            run: manifest.map(|manifest| manifest.run),
+            verdict: manifest.map(|manifest| manifest.verdict),
+            published_at_us: manifest.map(|manifest| manifest.published_at_us),
+            batch_cells: manifest.map(|manifest| manifest.cells),
+            speed_cells: Some(snapshot.ranges.iter().map(|range| range.cells()).sum()),
+        }
+    }
+
+    /// Of a union: the worst of its parts, which each have runs of their own. What one of them lacks, it lacks.
+    fn together(parts: &[Self]) -> Self {
+        let all = |known: bool| known && !parts.is_empty();
+        let published = all(parts.iter().all(|part| part.run.is_some()));
+        Self {
+            ready: all(parts.iter().all(|part| part.ready)),
+            run: None,
+            verdict: parts.iter().filter_map(|part| part.verdict).max().filter(|_| published),
+            published_at_us: parts.iter().filter_map(|part| part.published_at_us).min().filter(|_| published),
+            batch_cells: published.then(|| parts.iter().filter_map(|part| part.batch_cells).sum()),
+            speed_cells: Some(parts.iter().filter_map(|part| part.speed_cells).sum()),
+        }
+    }
+}
+
 pub(super) async fn views(catalog: &Catalog, snapshots: &mut Snapshots<'_>) -> Result<RecordBatch, Problem> {
     let mut table = Table::new(&[
         ("name", "t"),
@@ -83,26 +137,40 @@ pub(super) async fn views(catalog: &Catalog, snapshots: &mut Snapshots<'_>) -> R
         ("created_at", "z"),
     ]);
     for view in &catalog.views {
-        let Some(stream) = catalog.stream_by_id(view.stream) else { continue };
-        let taken = snapshots.of(stream).await.ok();
-        let snapshot = taken.as_ref().and_then(|taken| taken.views.get(&view.id));
-        let manifest = snapshot.and_then(|snapshot| snapshot.manifest.as_ref());
-        table
-            .text(&view.name)
-            .text(&view.id.to_string())
-            .int(i64::from(view.version))
-            .text(&stream.name)
-            .text(&refresh_text(&view.refresh))
-            .truth(snapshot.is_some_and(|snapshot| snapshot.has_history()))
-            .maybe_int(manifest.map(|manifest| manifest.run as i64))
-            .maybe_text(manifest.map(|manifest| manifest.verdict.as_str()))
-            .maybe_time(manifest.map(|manifest| manifest.published_at_us))
-            .maybe_int(manifest.map(|manifest| manifest.cells as i64))
-            .maybe_int(snapshot.map(|s| s.ranges.iter().map(|range| range.cells() as i64).sum()))
-            .text(&view.sql)
-            .maybe_time(Some(view.created_at_us));
+        let standing = standing(catalog, snapshots, view).await;
+        table.text(&view.name).text(&view.id.to_string()).int(i64::from(view.version));
+        table.text(&streams_of(catalog, &[view])).text(&refresh_text(&view.refresh));
+        add_standing(&mut table, &standing, &view.sql, view.created_at_us);
+    }
+    for union in &catalog.unions {
+        let parts = catalog.parts(&union.name).unwrap_or_default();
+        let mut standings = vec![];
+        for part in &parts {
+            standings.push(standing(catalog, snapshots, part).await);
+        }
+        table.text(&union.name).text(&union.id.to_string()).int(i64::from(union.version));
+        table.text(&streams_of(catalog, &parts)).text(&refresh_text(&union.refresh));
+        add_standing(&mut table, &Standing::together(&standings), &union.sql, union.created_at_us);
     }
     table.finish()
+}
+
+async fn standing(catalog: &Catalog, snapshots: &mut Snapshots<'_>, view: &ViewDef) -> Standing {
+    let Some(stream) = catalog.stream_by_id(view.stream) else { return Standing::default() };
+    let taken = snapshots.of(stream).await.ok();
+    Standing::of(taken.as_ref().and_then(|taken| taken.views.get(&view.id)))
+}
+
+fn add_standing(table: &mut Table, standing: &Standing, definition: &str, created_at_us: i64) {
+    table
+        .truth(standing.ready)
+        .maybe_int(standing.run.map(|run| run as i64))
+        .maybe_text(standing.verdict.map(Verdict::as_str))
+        .maybe_time(standing.published_at_us)
+        .maybe_int(standing.batch_cells.map(|cells| cells as i64))
+        .maybe_int(standing.speed_cells.map(|cells| cells as i64))
+        .text(definition)
+        .maybe_time(Some(created_at_us));
 }
 
 /// `full`, `manual`, … as the stored document writes it.

@@ -26,6 +26,19 @@ pub(super) fn compile(
     catalog: &Catalog,
     rows_of: &dyn Fn(&TableDef) -> Option<StaticTable>,
 ) -> Result<Compiled, Problem> {
+    let OverStream { stream, made, tables, pinned } =
+        over_its_stream(create, text, catalog, rows_of, &|source| View::compile(source))?;
+    Ok(Compiled { stream, view: made, tables, pinned })
+}
+
+/// Finds the stream that a `SELECT` reads, and what is made of the `SELECT` over it.
+pub(super) fn over_its_stream<T>(
+    create: &CreateView,
+    text: &str,
+    catalog: &Catalog,
+    rows_of: &dyn Fn(&TableDef) -> Option<StaticTable>,
+    make: &dyn Fn(&ViewSource<'_>) -> Result<T, Problem>,
+) -> Result<OverStream<T>, Problem> {
     let words = words_of(&create.sql);
     let tables: Vec<&TableDef> = catalog.tables.iter().filter(|table| words.contains(&table.name)).collect();
     let rows: Vec<StaticTable> = tables.iter().filter_map(|def| rows_of(def)).collect();
@@ -39,15 +52,24 @@ pub(super) fn compile(
             tables: &rows,
             late: create.late.unwrap_or(stream.late),
         };
-        match View::compile(&source) {
-            Ok(view) => {
+        match make(&source) {
+            Ok(made) => {
                 let pinned = tables.iter().map(|table| (table.id, table.version)).collect();
-                return Ok(Compiled { stream: StreamDef::clone(stream), view, tables: rows, pinned });
+                return Ok(OverStream { stream: StreamDef::clone(stream), made, tables: rows, pinned });
             }
             Err(problem) => problems.push(problem),
         }
     }
     Err(which_problem(problems, &candidates, catalog, (create, &words)).in_text(text))
+}
+
+/// What was made of a `SELECT`, with what it reads.
+pub(super) struct OverStream<T> {
+    pub(super) stream: StreamDef,
+    pub(super) made: T,
+    pub(super) tables: Vec<StaticTable>,
+    /// Id and version of each table.
+    pub(super) pinned: Vec<(Uuid, u32)>,
 }
 
 /// A view that may be created.
@@ -98,10 +120,10 @@ fn which_problem(
     if let Some(problem) = problems.into_iter().nth(better) {
         return Unplaced(problem);
     }
-    if let Some(view) = catalog.views.iter().find(|view| words.contains(&view.name)) {
-        let problem = Problem::new(Code::NotMergeable, format!("a view over the view {} is not supported", view.name))
+    if let Some(view) = catalog.view_names().find(|view| words.contains(*view)) {
+        let problem = Problem::new(Code::NotMergeable, format!("a view over the view {view} is not supported"))
             .with_hint("create the view over the stream, or aggregate over the view in the query");
-        return Unplaced::at_name(problem, create, &view.name);
+        return Unplaced::at_name(problem, create, view);
     }
     let known: Vec<&str> = catalog.streams.iter().map(|stream| stream.name.as_str()).collect();
     let close = words.iter().find_map(|word| did_you_mean(word, known.iter().copied()));

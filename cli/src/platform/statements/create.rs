@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::super::static_tables;
 use super::compile::{Compiled, compile};
 use super::drop::word;
+use super::union::{self, Compilation, is_main, union_def};
 use super::{StatementService, message};
 
 /// What the checks of a `CREATE` came to.
@@ -108,33 +109,64 @@ fn check_replaceable(old: &TableDef, create: &CreateTable, catalog: &Catalog) ->
         .with_hint("DROP these views first; a table that is to change is created WITH (join = 'late')"))
 }
 
-/// A view that may be created, compiled over its stream; behind it the one with its late events, if it diverts them.
+/// Views that may be created, compiled over their streams: the view, or one for each branch of its `UNION ALL`; behind
+/// each the one with its late events, if it diverts them.
 pub(super) fn check_view(
     create: &CreateView,
     text: &str,
     catalog: &Catalog,
     rows_of: &dyn Fn(&TableDef) -> Option<StaticTable>,
-) -> Result<Checked<Vec<NewView>>, Problem> {
-    if let Some(existing) = catalog.view(&create.name).filter(|_| create.or_replace && !create.if_not_exists) {
-        if existing.sql == create.sql && existing.refresh == create.refresh {
-            return Ok(Checked::Done(message(format!("view {} is unchanged", create.name))));
-        }
-        let problem = Problem::new(Code::Unsupported, "CREATE OR REPLACE of a changed view is not supported yet");
-        return Err(problem.with_hint("DROP the view and create it again: its history is recomputed"));
+) -> Result<Checked<NewViews>, Problem> {
+    if let Some(answer) = check_replaced(create, catalog)? {
+        return Ok(Checked::Done(answer));
     }
     if let Some(answer) = check_name(catalog, ObjectKind::View, &create.name, create.if_not_exists)? {
         return Ok(Checked::Done(answer));
     }
     batch::schedule::validate(&create.refresh)?;
-    let compiled = compile(create, text, catalog, rows_of)?;
-    let side = side_of(create, &compiled);
-    let mut views = vec![NewView { create: create.clone(), compiled }];
-    if let Some(create) = side {
-        check_name(catalog, ObjectKind::View, &create.name, false)?;
-        let compiled = compile(&create, text, catalog, rows_of)?;
-        views.push(NewView { create, compiled });
+    let parts = union::parts(Compilation { create, text, catalog, rows_of })?;
+    let union = parts.is_some().then(|| create.clone());
+    let mains = match parts {
+        Some(parts) => parts,
+        None => vec![NewView { create: create.clone(), compiled: compile(create, text, catalog, rows_of)? }],
+    };
+    let mut views = vec![];
+    for main in mains {
+        if main.create.name != create.name {
+            check_name(catalog, ObjectKind::View, &main.create.name, false)?;
+        }
+        let side = side_of(&main.create, &main.compiled);
+        let own_text = if union.is_some() { main.create.sql.clone() } else { text.to_owned() };
+        views.push(main);
+        if let Some(create) = side {
+            check_name(catalog, ObjectKind::View, &create.name, false)?;
+            let compiled = compile(&create, &own_text, catalog, rows_of)?;
+            views.push(NewView { create, compiled });
+        }
     }
-    Ok(Checked::New(views))
+    Ok(Checked::New(NewViews { views, union }))
+}
+
+/// Views that may be created together.
+pub(super) struct NewViews {
+    pub(super) views: Vec<NewView>,
+    /// The statement of the union that they are the parts of.
+    pub(super) union: Option<CreateView>,
+}
+
+/// An answer for `OR REPLACE` of what is there as it is; nothing where a view is new.
+fn check_replaced(create: &CreateView, catalog: &Catalog) -> Result<Option<StatementAnswer>, Problem> {
+    if !create.or_replace || create.if_not_exists {
+        return Ok(None);
+    }
+    let view = catalog.view(&create.name).map(|view| (&view.sql, &view.refresh));
+    let union = catalog.union(&create.name).map(|union| (&union.sql, &union.refresh));
+    let Some(existing) = view.or(union) else { return Ok(None) };
+    if existing == (&create.sql, &create.refresh) {
+        return Ok(Some(message(format!("view {} is unchanged", create.name))));
+    }
+    let problem = Problem::new(Code::Unsupported, "CREATE OR REPLACE of a changed view is not supported yet");
+    Err(problem.with_hint("DROP the view and create it again: its history is recomputed"))
 }
 
 /// The view with the late events of a view that diverts them.
@@ -180,7 +212,7 @@ pub(super) fn check_name(
     let is_same_kind = match kind {
         ObjectKind::Stream => catalog.stream(name).is_some(),
         ObjectKind::Table => catalog.table(name).is_some(),
-        ObjectKind::View => catalog.view(name).is_some(),
+        ObjectKind::View => catalog.parts(name).is_some(),
         ObjectKind::Sink => catalog.sink(name).is_some(),
     };
     match (catalog.is_taken(name), if_not_exists && is_same_kind) {
@@ -275,8 +307,9 @@ impl StatementService {
         }
     }
 
-    /// Adds views to the catalogue in one step: a view and the one with its late events are there together.
-    async fn add_views(&self, views: Vec<NewView>) -> Result<StatementAnswer, Problem> {
+    /// Adds views to the catalogue in one step: a view and the one with its late events, and all parts of a union, are
+    /// there together.
+    async fn add_views(&self, NewViews { views, union }: NewViews) -> Result<StatementAnswer, Problem> {
         let parts = &self.registry.parts;
         let mut folded = vec![];
         for new in &views {
@@ -289,16 +322,22 @@ impl StatementService {
             }
         }
         let added = folded.clone();
+        let union = union.map(|create| {
+            let mains = views.iter().zip(&folded).filter(|(new, _)| is_main(&new.compiled.view));
+            union_def(&create, mains.map(|(_, def)| def.id).collect(), parts.clock.now_us())
+        });
+        let mut texts: Vec<String> = union.iter().map(|union| format!("created view {}", union.name)).collect();
         let updated = parts.catalog.update(|catalog| {
             catalog.views.extend(added);
             catalog.views.sort_by(|a, b| a.name.cmp(&b.name));
+            catalog.unions.extend(union);
+            catalog.unions.sort_by(|a, b| a.name.cmp(&b.name));
             Ok(())
         });
         if let Err(problem) = updated.await {
             self.fold_no_longer(&folded);
             return Err(problem);
         }
-        let mut texts = vec![];
         for (new, def) in views.into_iter().zip(folded) {
             let Compiled { stream, view, tables, .. } = new.compiled;
             self.registry.add_view(BatchView { def: def.clone(), stream: Arc::new(stream), view, tables });

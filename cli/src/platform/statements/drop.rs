@@ -7,6 +7,7 @@ use storage::deltas::DeltaStore;
 use storage::kafka::delete_topics;
 use storage::paths;
 use storage::source::SourceStore;
+use uuid::Uuid;
 
 use super::super::registry::{DEAD_LETTERS, RECEIPTS, RECORDS};
 use super::show::unknown;
@@ -83,18 +84,19 @@ impl StatementService {
         Ok(())
     }
 
-    /// Removes a view, and the one with its late events.
+    /// Removes a view, or all parts of a union, and the views with their late events.
     async fn drop_view(&self, name: &str) -> Result<(), Problem> {
         let parts = &self.registry.parts;
-        let side = side_of(&parts.catalog.current(), name).map(|side| side.name.clone());
-        let names: Vec<&str> = std::iter::once(name).chain(side.as_deref()).collect();
-        for name in &names {
-            self.cancel_runs(name).await?;
+        let catalog = parts.catalog.current();
+        let dropped = with_sides(&catalog, name);
+        for view in dropped.iter().filter_map(|id| catalog.view_by_id(*id)) {
+            self.cancel_runs(&view.name).await?;
         }
         let removed = parts.catalog.update(|catalog| {
             let (removed, kept): (Vec<ViewDef>, _) =
-                std::mem::take(&mut catalog.views).into_iter().partition(|view| names.contains(&view.name.as_str()));
+                std::mem::take(&mut catalog.views).into_iter().partition(|view| dropped.contains(&view.id));
             catalog.views = kept;
+            catalog.unions.retain(|union| union.name != name);
             Ok(removed)
         });
         for view in removed.await? {
@@ -121,8 +123,15 @@ impl StatementService {
     }
 }
 
+/// The views that go when a name is dropped: the view or the parts of a union, and the views beside them.
+pub(super) fn with_sides(catalog: &Catalog, name: &str) -> Vec<Uuid> {
+    let parts = catalog.parts(name).unwrap_or_default();
+    let sides = parts.iter().filter_map(|part| side_of(catalog, &part.name));
+    parts.iter().map(|part| part.id).chain(sides.map(|side| side.id)).collect()
+}
+
 /// The view that was made beside a view, with its late events.
-pub(super) fn side_of<'a>(catalog: &'a Catalog, name: &str) -> Option<&'a ViewDef> {
+fn side_of<'a>(catalog: &'a Catalog, name: &str) -> Option<&'a ViewDef> {
     let view = catalog.view(name)?;
     let policy = view.late.or_else(|| catalog.stream_by_id(view.stream).map(|stream| stream.late));
     let side = catalog.view(&LatePolicy::side_of(name)).filter(|_| policy == Some(LatePolicy::Side))?;
@@ -140,7 +149,7 @@ pub(super) fn check_drop(
     let exists = match kind {
         ObjectKind::Stream => catalog.stream(name).is_some(),
         ObjectKind::Table => catalog.table(name).is_some(),
-        ObjectKind::View => catalog.view(name).is_some(),
+        ObjectKind::View => catalog.parts(name).is_some(),
         ObjectKind::Sink => catalog.sink(name).is_some(),
     };
     match (exists, if_exists) {
@@ -151,31 +160,47 @@ pub(super) fn check_drop(
 }
 
 fn check_unused(catalog: &Catalog, kind: ObjectKind, name: &str) -> Result<(), Problem> {
-    if kind == ObjectKind::View
-        && let Some(main) =
-            catalog.views.iter().find(|view| side_of(catalog, &view.name).is_some_and(|s| s.name == name))
-    {
-        let detail = format!("view {name} has the late events of view {}", main.name);
-        return Err(Problem::new(Code::InUse, detail).with_hint(format!("DROP {}: both are dropped then", main.name)));
+    if kind == ObjectKind::View {
+        return check_own(catalog, name).and_then(|()| check_without_sinks(catalog, name));
     }
     let uses = |view: &&ViewDef| match kind {
         ObjectKind::Stream => catalog.stream(name).is_some_and(|stream| view.stream == stream.id),
         ObjectKind::Table => catalog.table(name).is_some_and(|table| view.tables.iter().any(|(id, _)| *id == table.id)),
         ObjectKind::View | ObjectKind::Sink => false,
     };
-    if let Some(view) = catalog.view(name).filter(|_| kind == ObjectKind::View) {
-        let sinks: Vec<&str> = catalog.sinks_of(view.id).map(|sink| sink.name.as_str()).collect();
-        if !sinks.is_empty() {
-            let detail = format!("view {name} has sinks: {}", sinks.join(", "));
-            return Err(Problem::new(Code::InUse, detail).with_hint("DROP SINK these first"));
-        }
-    }
-    let users: Vec<&str> = catalog.views.iter().filter(uses).map(|view| view.name.as_str()).collect();
+    // a union is what can be dropped, not its parts
+    let dropped_as = |view: &ViewDef| catalog.union_of(view.id).map_or(view.name.clone(), |union| union.name.clone());
+    let mut users: Vec<String> = catalog.views.iter().filter(uses).map(dropped_as).collect();
+    users.dedup();
     if users.is_empty() {
         return Ok(());
     }
     let detail = format!("{} {name} is used by: {}", word(kind), users.join(", "));
     Err(Problem::new(Code::InUse, detail).with_hint("DROP these views first"))
+}
+
+/// What was made with another view goes with it.
+fn check_own(catalog: &Catalog, name: &str) -> Result<(), Problem> {
+    let union = catalog.view(name).and_then(|view| catalog.union_of(view.id));
+    if let Some(union) = union {
+        let detail = format!("view {name} is a part of view {}", union.name);
+        return Err(Problem::new(Code::InUse, detail).with_hint(format!("DROP {}: its parts go with it", union.name)));
+    }
+    let main = catalog.views.iter().find(|view| side_of(catalog, &view.name).is_some_and(|side| side.name == name));
+    let Some(main) = main else { return Ok(()) };
+    let detail = format!("view {name} has the late events of view {}", main.name);
+    Err(Problem::new(Code::InUse, detail).with_hint(format!("DROP {}: both are dropped then", main.name)))
+}
+
+fn check_without_sinks(catalog: &Catalog, name: &str) -> Result<(), Problem> {
+    let parts = catalog.parts(name).unwrap_or_default();
+    let sinks: Vec<&str> =
+        parts.iter().flat_map(|part| catalog.sinks_of(part.id)).map(|sink| sink.name.as_str()).collect();
+    if sinks.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("view {name} has sinks: {}", sinks.join(", "));
+    Err(Problem::new(Code::InUse, detail).with_hint("DROP SINK these first"))
 }
 
 /// A kind in words.

@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use super::super::static_tables;
 use super::compile::lacks_its_stream;
-use super::create::{Checked, NewView, check_stream, check_table, check_view, view_def};
-use super::drop::{check_drop, side_of, word};
+use super::create::{Checked, NewView, NewViews, check_stream, check_table, check_view, view_def};
+use super::drop::{check_drop, with_sides, word};
 use super::show::{known_view, show, show_create, unknown};
 use super::sinks::check_sink;
+use super::union::{is_main, union_def};
 use super::{StatementService, message};
 
 /// The catalogue as the script would have made it so far, and the rows of the tables that it made.
@@ -70,13 +71,17 @@ impl<'a> Rehearsed<'a> {
         };
         match check_view(create, text, &self.catalog, &rows_of) {
             Ok(Checked::Done(answer)) => Ok(answer),
-            Ok(Checked::New(views)) => {
-                let mut texts = vec![];
+            Ok(Checked::New(NewViews { views, union })) => {
+                let (mut texts, mut parts) = (vec![], vec![]);
+                texts.extend(union.iter().map(|create| format!("would create view {}", create.name)));
                 for NewView { create, compiled } in &views {
                     let def = view_def(create, compiled, Uuid::now_v7(), Cut::default(), self.now_us());
                     texts.push(format!("would create view {}", def.name));
+                    parts.extend(is_main(&compiled.view).then_some(def.id));
                     self.catalog.views.push(def);
                 }
+                let now_us = self.now_us();
+                self.catalog.unions.extend(union.map(|create| union_def(&create, parts, now_us)));
                 Ok(message(texts.join("; ")))
             }
             // another script of the same folder may be the one that creates it
@@ -107,8 +112,9 @@ impl<'a> Rehearsed<'a> {
             ObjectKind::Stream => self.catalog.streams.retain(|stream| stream.name != name),
             ObjectKind::Table => self.catalog.tables.retain(|table| table.name != name),
             ObjectKind::View => {
-                let side = side_of(&self.catalog, name).map(|side| side.id);
-                self.catalog.views.retain(|view| view.name != name && Some(view.id) != side);
+                let dropped = with_sides(&self.catalog, name);
+                self.catalog.views.retain(|view| !dropped.contains(&view.id));
+                self.catalog.unions.retain(|union| union.name != name);
             }
             ObjectKind::Sink => self.catalog.sinks.retain(|sink| sink.name != name),
         }

@@ -22,6 +22,9 @@ pub(super) fn check_sink(
     if let Some(answer) = check_name(catalog, ObjectKind::Sink, &create.name, create.if_not_exists)? {
         return Ok(Checked::Done(answer));
     }
+    if let (Some(_), Some(parts)) = (catalog.union(&create.view), catalog.parts(&create.view)) {
+        return Err(serving::changes::of_union(&create.view, &parts).at(text, create.view_position));
+    }
     let Some(view) = catalog.view(&create.view) else { return Err(unknown_view(create, text, catalog)) };
     let is_same = |other: &&SinkDef| match (&other.target, &create.target) {
         (SinkTarget::Postgres { url, table }, SinkTarget::Postgres { url: to, table: into }) => {
@@ -56,7 +59,7 @@ fn unknown_view(create: &CreateSink, text: &str, catalog: &Catalog) -> Problem {
         )
     } else {
         let problem = Problem::new(Code::NotFound, format!("there is no view {name}"));
-        match did_you_mean(name, catalog.views.iter().map(|view| view.name.as_str())) {
+        match did_you_mean(name, catalog.view_names()) {
             Some(close) => problem.with_hint(format!("did you mean {close}?")),
             None => problem,
         }
