@@ -13,6 +13,7 @@ pub mod show_create;
 pub mod sink;
 pub mod statement;
 pub mod stream;
+pub mod table;
 pub mod transport;
 pub mod view;
 
@@ -25,5 +26,6 @@ pub use position::{Cut, Offset, Partition, PositionToken};
 pub use problem::{Code, Problem};
 pub use sink::{OutputMode, SinkDef, SinkTarget};
 pub use stream::{LatePolicy, OnBadData, StreamDef};
+pub use table::{PostgresRead, TableSource};
 pub use transport::{LogKind, RecordFormat, TopicSource, Transport};
 pub use view::{Refresh, TableDef, TableJoin, ViewDef};

@@ -8,6 +8,7 @@ use crate::column::ColumnDef;
 use crate::sink::{SinkDef, SinkTarget, without_password};
 use crate::statement::interval;
 use crate::stream::{OnBadData, StreamDef};
+use crate::table::{PostgresRead, TableSource};
 use crate::transport::{LogKind, Transport};
 use crate::view::{Refresh, TableDef, ViewDef};
 
@@ -126,14 +127,26 @@ pub fn sink_sql(sink: &SinkDef, view: &str) -> String {
     )
 }
 
-/// `CREATE TABLE … FROM FILE …`
+/// `CREATE TABLE … FROM …` with every option written out, but for secrets in an address.
 pub fn table_sql(table: &TableDef) -> String {
     let columns: Vec<String> = table.columns.iter().map(column).collect();
+    let place = literal(&table.source.place());
+    let source = match &table.source {
+        TableSource::File(_) => format!("FILE {place}"),
+        TableSource::Url { .. } => format!("URL {place}"),
+        TableSource::Postgres { read: PostgresRead::Table(name), .. } => {
+            format!("POSTGRES {place} TABLE {}", literal(name))
+        }
+        TableSource::Postgres { read: PostgresRead::Query(sql), .. } => {
+            format!("POSTGRES {place} QUERY {}", literal(sql))
+        }
+    };
+    let refresh = table.refresh_us.map(|us| format!("\n  REFRESH EVERY INTERVAL '{}'", interval::show(us)));
     format!(
-        "CREATE TABLE {} (\n  {}\n) FROM FILE {}\n  WITH (join = '{}')",
+        "CREATE TABLE {} (\n  {}\n) FROM {source}{}\n  WITH (join = '{}')",
         quoted(&table.name),
         columns.join(",\n  "),
-        literal(&table.source),
+        refresh.unwrap_or_default(),
         table.join.as_str()
     )
 }

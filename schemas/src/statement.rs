@@ -20,6 +20,7 @@ mod query;
 mod refresh;
 mod refused;
 mod script;
+mod table_source;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -34,6 +35,7 @@ use crate::column::ColumnDef;
 use crate::problem::{Problem, SqlPosition};
 use crate::sink::{OutputMode, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData};
+use crate::table::TableSource;
 use crate::transport::Transport;
 use crate::view::{Refresh, TableJoin};
 
@@ -44,7 +46,7 @@ pub enum Statement {
     CreateStream(CreateStream),
     /// `CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] …`
     CreateView(CreateView),
-    /// `CREATE [OR REPLACE] TABLE … FROM FILE '…' [WITH (join = …)]`
+    /// `CREATE [OR REPLACE] TABLE … FROM FILE | URL | POSTGRES …`
     CreateTable(CreateTable),
     /// `CREATE SINK … FROM view WITH (…)`
     CreateSink(CreateSink),
@@ -72,6 +74,11 @@ pub enum Statement {
         name: String,
         /// True for `INCREMENTAL`.
         incremental: bool,
+    },
+    /// `REFRESH TABLE name`
+    RefreshTable {
+        /// The table.
+        name: String,
     },
     /// `ROLLBACK MATERIALIZED VIEW name TO RUN n`
     Rollback {
@@ -157,7 +164,7 @@ pub struct CreateView {
     pub sql_position: SqlPosition,
 }
 
-/// `CREATE [OR REPLACE] TABLE … FROM FILE`.
+/// `CREATE [OR REPLACE] TABLE … FROM …`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateTable {
     /// Name.
@@ -170,8 +177,10 @@ pub struct CreateTable {
     pub join: TableJoin,
     /// Columns.
     pub columns: Vec<ColumnDef>,
-    /// The CSV file.
-    pub file: String,
+    /// Where its rows come from.
+    pub source: TableSource,
+    /// `REFRESH EVERY INTERVAL '…'`, microseconds.
+    pub refresh_us: Option<i64>,
 }
 
 /// `CREATE SINK`, its options checked.

@@ -34,6 +34,7 @@ use super::folder::DataFolder;
 use super::gate::Progress;
 use super::static_tables;
 use super::surroundings::LogPlace;
+use super::table_sources::TableSources;
 use super::tasks::Tasks;
 use crate::config::KafkaSection;
 
@@ -62,6 +63,7 @@ pub(crate) struct RegistryParts {
     pub(crate) kafka: KafkaSection,
     /// None: the data folder, or Kafka.
     pub(crate) logs: Option<Arc<dyn LogPlace>>,
+    pub(crate) table_sources: TableSources,
 }
 
 /// An open stream.

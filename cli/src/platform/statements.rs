@@ -7,6 +7,7 @@ mod drop;
 mod rehearsal;
 pub(super) mod show;
 mod sinks;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use batch::RunService;
 use ingest::service::IngestService;
 use schemas::documents::run::{RunKind, RunState, RunTrigger};
 use schemas::statement::{Placed, Statement};
-use schemas::{Code, Problem};
+use schemas::{Code, Problem, TableDef};
 use serving::parts::{Rehearsal, StatementAnswer, Statements};
 use storage::layers::Runs;
 use tokio::sync::Mutex;
@@ -46,6 +47,15 @@ impl StatementService {
     ) -> Self {
         let importer = copy::Importer::new(Arc::clone(&registry), Arc::clone(&ingest), stop.clone());
         Self { registry, runs, ingest, changing: Mutex::new(()), importer, stop }
+    }
+
+    /// The tables of the catalogue.
+    pub(super) fn tables(&self) -> Vec<TableDef> {
+        self.registry.parts.catalog.current().tables.clone()
+    }
+
+    pub(super) fn now_us(&self) -> i64 {
+        self.registry.parts.clock.now_us()
     }
 
     /// Starts a run and waits for its end, but no longer than a query may take: clients give up.
@@ -85,6 +95,8 @@ impl Statements for StatementService {
     async fn execute(&self, placed: &Placed, files: &BTreeMap<String, String>) -> Result<StatementAnswer, Problem> {
         match &placed.statement {
             Statement::Refresh { name, incremental } => return self.refresh(name, *incremental).await,
+            Statement::CreateTable(create) => return self.create_table(create, files).await,
+            Statement::RefreshTable { name } => return self.refresh_table(name).await,
             Statement::Copy(copy) => return self.copy(copy).await,
             Statement::Show(kind) => return show::show(&self.registry.parts.catalog.current(), *kind),
             Statement::ShowCreate { kind, name } => {
@@ -96,7 +108,6 @@ impl Statements for StatementService {
         match &placed.statement {
             Statement::CreateStream(create) => self.create_stream(create).await,
             Statement::CreateView(create) => self.create_view(create, &placed.text).await,
-            Statement::CreateTable(create) => self.create_table(create, files).await,
             Statement::CreateSink(create) => self.create_sink(create, &placed.text).await,
             Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists).await,
             Statement::Rollback { name, run } => {

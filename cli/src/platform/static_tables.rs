@@ -1,4 +1,4 @@
-//! Static tables: rows read once from CSV, kept as Parquet in the store.
+//! Static tables: rows read from CSV, kept as Parquet in the store.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -9,19 +9,18 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use operators::StaticTable;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use schemas::limits::TABLE_ROWS_MAX;
 use schemas::{Code, ColumnDef, Problem, TableDef, TableJoin};
 use storage::paths;
 use storage::store::Store;
 
-/// Rows of a table that fit into memory and into the join of a view.
-const ROWS_MAX: usize = 10_000_000;
-
-fn schema_of(columns: &[ColumnDef]) -> SchemaRef {
+pub(crate) fn schema_of(columns: &[ColumnDef]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(ColumnDef::field).collect::<Vec<_>>()))
 }
 
 /// Reads CSV with a header line that names the declared columns, in any order; others are ignored.
-pub(crate) fn parse_csv(name: &str, columns: &[ColumnDef], text: &str) -> Result<RecordBatch, Problem> {
+pub(crate) fn parse_csv(def: &TableDef, text: &str) -> Result<RecordBatch, Problem> {
+    let (name, columns) = (&def.name, &def.columns);
     let bad = |what: String| Problem::new(Code::BadRequest, format!("table {name}: {what}"));
     let header = text.lines().next().ok_or_else(|| bad("the file is empty".into()))?;
     let names: Vec<String> = header.split(',').map(|word| word.trim().trim_matches('"').to_owned()).collect();
@@ -48,8 +47,8 @@ pub(crate) fn parse_csv(name: &str, columns: &[ColumnDef], text: &str) -> Result
         typed.push(in_order(rows, columns, &schema).map_err(|e| bad(e.to_string()))?);
     }
     let rows = arrow::compute::concat_batches(&schema, &typed).map_err(|e| bad(e.to_string()))?;
-    if rows.num_rows() > ROWS_MAX {
-        return Err(bad(format!("{} rows; at most {ROWS_MAX}", rows.num_rows())));
+    if rows.num_rows() > TABLE_ROWS_MAX {
+        return Err(bad(format!("{} rows; at most {TABLE_ROWS_MAX}", rows.num_rows())));
     }
     Ok(rows)
 }
@@ -92,7 +91,7 @@ pub(crate) async fn forget_before(store: &Store, old: &TableDef) {
 /// Reads a version of a table.
 pub(crate) async fn load(store: &Store, def: &TableDef) -> anyhow::Result<StaticTable> {
     let bytes = store.get(&paths::table(def.id, def.version)).await?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(ROWS_MAX).build()?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(TABLE_ROWS_MAX).build()?;
     let mut rows: Vec<RecordBatch> = reader.collect::<Result<_, _>>()?;
     let schema = schema_of(&def.columns);
     if rows.is_empty() {
@@ -113,18 +112,28 @@ pub(crate) fn table(def: &TableDef, rows: Vec<RecordBatch>) -> StaticTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::SqlType;
+    use schemas::{SqlType, TableSource};
 
-    fn columns() -> Vec<ColumnDef> {
+    fn ads() -> TableDef {
         let column = |name: &str, sql_type| ColumnDef { name: name.into(), sql_type, nullable: true };
-        vec![column("ad_id", SqlType::Text), column("n", SqlType::Int)]
+        TableDef {
+            id: uuid::Uuid::nil(),
+            name: "ads".into(),
+            columns: vec![column("ad_id", SqlType::Text), column("n", SqlType::Int)],
+            source: TableSource::File("ads.csv".into()),
+            refresh_us: None,
+            version: 1,
+            join: TableJoin::Late,
+            rows: 0,
+            created_at_us: 0,
+        }
     }
 
     #[test]
     fn header_decides_the_order() {
-        let rows = parse_csv("ads", &columns(), "n,other,ad_id\n1,x,a\n2,y,\"b,c\"\n").unwrap();
+        let rows = parse_csv(&ads(), "n,other,ad_id\n1,x,a\n2,y,\"b,c\"\n").unwrap();
         assert_eq!(rows.num_rows(), 2);
-        assert_eq!(rows.schema(), schema_of(&columns()));
+        assert_eq!(rows.schema(), schema_of(&ads().columns));
         let names = arrow::array::AsArray::as_string_view(rows.column(0));
         assert_eq!(names.value(1), "b,c");
     }
@@ -132,7 +141,7 @@ mod tests {
     #[test]
     fn bad_files_are_refused() {
         for (text, word) in [("", "empty"), ("ad_id\nx\n", "no column n"), ("ad_id,n\nx,seven\n", "seven")] {
-            let problem = parse_csv("ads", &columns(), text).unwrap_err();
+            let problem = parse_csv(&ads(), text).unwrap_err();
             assert!(problem.detail.contains(word), "{}", problem.detail);
         }
     }

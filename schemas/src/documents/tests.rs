@@ -23,6 +23,7 @@ use crate::column::{ColumnDef, SqlType};
 use crate::position::Cut;
 use crate::sink::{OutputMode, SinkDef, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::table::TableSource;
 use crate::view::{Refresh, TableDef, TableJoin, ViewDef};
 
 const STREAM: Uuid = Uuid::from_u128(0x0191_7d3c_0000_7000_8000_0000_0000_0001);
@@ -109,7 +110,8 @@ fn catalog_v1() {
             id: TABLE,
             name: "ads".into(),
             columns: vec![ColumnDef { name: "ad_id".into(), sql_type: SqlType::Text, nullable: false }],
-            source: "ads.csv".into(),
+            source: TableSource::File("ads.csv".into()),
+            refresh_us: None,
             version: 3,
             join: TableJoin::Pinned,
             rows: 1_000,

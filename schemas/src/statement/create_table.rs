@@ -1,12 +1,15 @@
-//! `CREATE TABLE … FROM FILE`: a static table.
+//! `CREATE TABLE … FROM …`: rows that are loaded as a whole.
 
 use super::columns::columns;
 use super::cursor::Cursor;
 use super::options::options;
+use super::refresh::refresh;
+use super::table_source::table_source;
 use super::{CreateTable, names};
 use crate::column::SqlType;
-use crate::problem::{Code, Problem};
-use crate::view::TableJoin;
+use crate::problem::{Code, Problem, SqlPosition};
+use crate::table::TableSource;
+use crate::view::{Refresh, TableJoin};
 
 /// What follows `CREATE [OR REPLACE] TABLE`.
 pub(super) fn create_table(cursor: &mut Cursor<'_, '_>, or_replace: bool) -> Result<CreateTable, Problem> {
@@ -37,27 +40,69 @@ pub(super) fn create_table(cursor: &mut Cursor<'_, '_>, or_replace: bool) -> Res
         return Err(problem.with_hint("give each item a row of its own"));
     }
     if cursor.is_done() {
-        let problem = cursor.expected("FROM FILE '…'");
-        return Err(problem.with_hint("a table is loaded from a file; what grows is a CREATE STREAM"));
+        let problem = cursor.expected("FROM FILE '…', FROM URL '…' or FROM POSTGRES '…'");
+        return Err(problem.with_hint("a table is loaded from somewhere; what grows is a CREATE STREAM"));
     }
     if cursor.is_at(&["WITH"]) {
         let problem =
-            cursor.problem(Code::Unsupported, "CREATE TABLE … WITH: a table is loaded once, and does not grow");
+            cursor.problem(Code::Unsupported, "CREATE TABLE … WITH: a table is loaded as a whole, and does not grow");
         return Err(problem.with_hint("write CREATE STREAM … WITH (…) for what grows, FROM FILE '…' for a table"));
     }
-    cursor.expect(&["FROM", "FILE"])?;
-    let position = cursor.position();
-    let file = cursor.string("a file name like 'ads.csv'")?;
-    if file.is_empty() || file.contains('\0') {
-        return Err(cursor.problem_at(position, Code::InvalidSql, "the file name is empty or has a null character"));
-    }
-    let mut join = TableJoin::Late;
-    if cursor.take(&["WITH"]) {
-        for option in options(cursor, &["join"])? {
-            join = option.one_of(cursor, &TableJoin::ALL, TableJoin::as_str)?;
+    let source = table_source(cursor)?;
+    let Clauses { refresh_us, join } = clauses(cursor, &source)?;
+    let columns = list.declared.into_iter().map(|declared| declared.column).collect();
+    Ok(CreateTable { name, if_not_exists, or_replace, join, columns, source, refresh_us })
+}
+
+/// What may stand behind the source.
+#[derive(Default)]
+struct Clauses {
+    refresh_us: Option<i64>,
+    join: TableJoin,
+}
+
+/// `REFRESH …` and `WITH (…)` in any order, up to the end.
+fn clauses(cursor: &mut Cursor<'_, '_>, source: &TableSource) -> Result<Clauses, Problem> {
+    let mut clauses = Clauses { join: TableJoin::Late, ..Clauses::default() };
+    let (mut refreshed, mut with_seen) = (None, false);
+    while !cursor.is_done() {
+        let position = cursor.position();
+        let twice = if cursor.take(&["REFRESH"]) {
+            clauses.refresh_us = every(cursor, position, source)?;
+            refreshed.replace(position).is_some()
+        } else if cursor.take(&["WITH"]) {
+            for option in options(cursor, &["join"])? {
+                clauses.join = option.one_of(cursor, &TableJoin::ALL, TableJoin::as_str)?;
+            }
+            std::mem::replace(&mut with_seen, true)
+        } else {
+            return Err(cursor.expected_one_of("REFRESH, WITH or the end of the statement", &["REFRESH", "WITH"]));
+        };
+        if twice {
+            return Err(cursor.problem_at(position, Code::SyntaxError, "REFRESH or WITH stands here twice"));
         }
     }
-    cursor.finish()?;
-    let columns = list.declared.into_iter().map(|declared| declared.column).collect();
-    Ok(CreateTable { name, if_not_exists, or_replace, join, columns, file })
+    if let Some(position) = refreshed.filter(|_| clauses.refresh_us.is_some() && clauses.join == TableJoin::Pinned) {
+        let detail = "REFRESH of a table that is pinned: it has one version for as long as a view joins it";
+        let problem = cursor.problem_at(position, Code::InvalidSql, detail);
+        return Err(problem.with_hint("leave REFRESH out, or create the table WITH (join = 'late')"));
+    }
+    Ok(clauses)
+}
+
+/// `EVERY INTERVAL '…'` or `MANUAL`, behind `REFRESH`.
+fn every(cursor: &mut Cursor<'_, '_>, at: SqlPosition, source: &TableSource) -> Result<Option<i64>, Problem> {
+    match refresh(cursor)? {
+        Refresh::Manual => Ok(None),
+        Refresh::Every { interval_us } if source.is_read_by_the_server() => Ok(Some(interval_us)),
+        Refresh::Every { .. } => {
+            let detail = "REFRESH of a table FROM FILE: the file was sent, the server cannot read it again";
+            let problem = cursor.problem_at(at, Code::InvalidSql, detail);
+            Err(problem.with_hint("send it again with CREATE OR REPLACE TABLE, or load the table FROM URL or FROM POSTGRES"))
+        }
+        Refresh::Cron { .. } | Refresh::Never => {
+            let problem = cursor.problem_at(at, Code::Unsupported, "a table is refreshed at intervals, or when it is said");
+            Err(problem.with_hint("write REFRESH EVERY INTERVAL '10 minutes', or leave it out and say REFRESH TABLE"))
+        }
+    }
 }

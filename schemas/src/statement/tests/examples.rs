@@ -4,6 +4,7 @@ use rstest::rstest;
 
 use super::super::{CreateView, Statement};
 use super::all;
+use crate::table::TableSource;
 
 #[rstest]
 #[case::commits(include_str!("../../../examples/commits.sql"), &["commits"], &["commits_per_day", "commits_per_hour", "commits_per_week"])]
@@ -37,7 +38,9 @@ fn example_is_read(#[case] sql: &str, #[case] streams: &[&str], #[case] views: &
                 found_streams.push(stream.name);
             }
             Statement::CreateView(CreateView { name, .. }) => found_views.push(name),
-            Statement::CreateTable(table) => assert_eq!(table.file, format!("{}.csv", table.name)),
+            Statement::CreateTable(table) => {
+                assert_eq!(table.source, TableSource::File(format!("{}.csv", table.name)));
+            }
             Statement::CreateSink(sink) => assert!(found_views.contains(&sink.view)),
             other => panic!("{other:?}"),
         }
