@@ -19,6 +19,7 @@ pub mod merged;
 pub mod row_finish;
 pub mod session;
 pub mod states;
+pub mod validity;
 pub mod view;
 pub mod windows;
 
@@ -26,4 +27,4 @@ pub use folder::Folder;
 pub use lateral::{LateralPlanner, without_lateral};
 pub use merged::StateSource;
 pub use row_finish::RowFinish;
-pub use view::{Frontier, StaticTable, View, ViewSource, WINDOW_FINAL};
+pub use view::{Frontier, StaticTable, View, ViewSource, WINDOW_FINAL, plan};

@@ -5,6 +5,7 @@
 //!              (below the aggregate)    (cells)        (above the aggregate: HAVING, ORDER BY, …)
 //! ```
 
+mod as_of;
 mod compile;
 mod dimension;
 mod feed;
@@ -24,6 +25,7 @@ mod windowed;
 
 use std::sync::Arc;
 
+pub use as_of::plan;
 pub(crate) use dimension::{Dimension, STATES};
 pub(crate) use feed::{FEED, feed_table};
 use finality::Finality;
@@ -56,6 +58,9 @@ pub struct StaticTable {
     pub identity: String,
     /// True if its rows may change: then it is joined when a view is read, and never while records are folded.
     pub is_late: bool,
+    /// Of a table whose rows are valid from a time on: the column that says it. The last column of its rows is then
+    /// [`VALID_TO`](schemas::column::VALID_TO), and it is joined as of a time.
+    pub valid_from: Option<String>,
 }
 
 /// What a view is compiled from.

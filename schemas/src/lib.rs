@@ -26,6 +26,6 @@ pub use position::{Cut, Offset, Partition, PositionToken};
 pub use problem::{Code, Problem};
 pub use sink::{OutputMode, SinkDef, SinkTarget};
 pub use stream::{LatePolicy, OnBadData, StreamDef};
-pub use table::{PostgresRead, TableSource};
+pub use table::{PostgresRead, TableSource, Validity};
 pub use transport::{LogKind, RecordFormat, TopicSource, Transport};
 pub use view::{Refresh, TableDef, TableJoin, ViewDef};

@@ -8,7 +8,7 @@ use crate::column::ColumnDef;
 use crate::sink::{SinkDef, SinkTarget, without_password};
 use crate::statement::interval;
 use crate::stream::{OnBadData, StreamDef};
-use crate::table::{PostgresRead, TableSource};
+use crate::table::{PostgresRead, TableSource, Validity};
 use crate::transport::{LogKind, Transport};
 use crate::view::{Refresh, TableDef, ViewDef};
 
@@ -129,7 +129,18 @@ pub fn sink_sql(sink: &SinkDef, view: &str) -> String {
 
 /// `CREATE TABLE … FROM …` with every option written out, but for secrets in an address.
 pub fn table_sql(table: &TableDef) -> String {
-    let columns: Vec<String> = table.columns.iter().map(column).collect();
+    let mut lines: Vec<String> = table.columns.iter().map(column).collect();
+    let mut options = format!("join = '{}'", table.join.as_str());
+    if let Some(Validity { from, to, key }) = &table.validity {
+        if to.is_none() || !key.is_empty() {
+            let key: Vec<String> = key.iter().chain([from]).map(|name| quoted(name)).collect();
+            lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
+        }
+        let _ = write!(options, ", valid_from = {}", literal(from));
+        if let Some(to) = to {
+            let _ = write!(options, ", valid_to = {}", literal(to));
+        }
+    }
     let place = literal(&table.source.place());
     let source = match &table.source {
         TableSource::File(_) => format!("FILE {place}"),
@@ -143,11 +154,10 @@ pub fn table_sql(table: &TableDef) -> String {
     };
     let refresh = table.refresh_us.map(|us| format!("\n  REFRESH EVERY INTERVAL '{}'", interval::show(us)));
     format!(
-        "CREATE TABLE {} (\n  {}\n) FROM {source}{}\n  WITH (join = '{}')",
+        "CREATE TABLE {} (\n  {}\n) FROM {source}{}\n  WITH ({options})",
         quoted(&table.name),
-        columns.join(",\n  "),
+        lines.join(",\n  "),
         refresh.unwrap_or_default(),
-        table.join.as_str()
     )
 }
 

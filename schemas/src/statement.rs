@@ -1,6 +1,7 @@
 //! Bifold's own SQL statements. Everything else that only reads is handed on to DataFusion as it is.
 #![allow(clippy::result_large_err, reason = "a problem is the body of an answer: large, rare, never in a hot loop")]
 
+mod as_of;
 mod columns;
 mod commands;
 mod copy;
@@ -26,6 +27,7 @@ mod tests;
 mod types;
 mod windows;
 
+pub use as_of::{AsOf, without_as_of};
 pub use foreign::{foreign, foreign_function};
 pub use names::SCHEMAS;
 pub use places::place_of;
@@ -35,7 +37,7 @@ use crate::column::ColumnDef;
 use crate::problem::{Problem, SqlPosition};
 use crate::sink::{OutputMode, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData};
-use crate::table::TableSource;
+use crate::table::{TableSource, Validity};
 use crate::transport::Transport;
 use crate::view::{Refresh, TableJoin};
 
@@ -175,6 +177,8 @@ pub struct CreateTable {
     pub or_replace: bool,
     /// When views join it: `WITH (join = …)`, default late.
     pub join: TableJoin,
+    /// When each row is valid: `WITH (valid_from = …)`.
+    pub validity: Option<Validity>,
     /// Columns.
     pub columns: Vec<ColumnDef>,
     /// Where its rows come from.

@@ -35,6 +35,18 @@ pub enum PostgresRead {
     Query(String),
 }
 
+/// When each row of a table is valid: `WITH (valid_from = '…', valid_to = '…')`. Of rows of one key, one is valid at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validity {
+    /// The column that says from when on.
+    pub from: String,
+    /// The column that says until when, that time left out; null: for ever. None: until the next row of the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The columns of `PRIMARY KEY` but `from`.
+    pub key: Vec<String>,
+}
+
 impl TableSource {
     /// True if the server can read it again by itself.
     pub fn is_read_by_the_server(&self) -> bool {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::position::Cut;
 use crate::stream::LatePolicy;
-use crate::table::TableSource;
+use crate::table::{TableSource, Validity};
 
 /// When the batch layer recomputes a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +108,9 @@ pub struct TableDef {
     /// When views join it.
     #[serde(default, skip_serializing_if = "TableJoin::is_pinned")]
     pub join: TableJoin,
+    /// When each row is valid, of a table that is joined as of a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity: Option<Validity>,
     /// Rows in this version.
     pub rows: u64,
     /// Microseconds since the epoch.

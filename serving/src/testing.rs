@@ -64,6 +64,7 @@ impl World {
             refresh_us: None,
             version: 1,
             join: TableJoin::Pinned,
+            validity: None,
             rows: 2,
             created_at_us: NOW_US,
         };

@@ -4,9 +4,10 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::cast;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use operators::StaticTable;
+use operators::validity::with_ends;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::limits::TABLE_ROWS_MAX;
@@ -46,7 +47,7 @@ pub(crate) fn parse_csv(def: &TableDef, text: &str) -> Result<RecordBatch, Probl
     for rows in &parts {
         typed.push(in_order(rows, columns, &schema).map_err(|e| bad(e.to_string()))?);
     }
-    let rows = arrow::compute::concat_batches(&schema, &typed).map_err(|e| bad(e.to_string()))?;
+    let rows = concat_batches(&schema, &typed).map_err(|e| bad(e.to_string()))?;
     if rows.num_rows() > TABLE_ROWS_MAX {
         return Err(bad(format!("{} rows; at most {TABLE_ROWS_MAX}", rows.num_rows())));
     }
@@ -98,15 +99,24 @@ pub(crate) async fn load(store: &Store, def: &TableDef) -> anyhow::Result<Static
         rows.push(RecordBatch::new_empty(Arc::clone(&schema)));
     }
     let rows = rows.iter().map(|part| in_order(part, &def.columns, &schema)).collect::<Result<_, _>>()?;
-    Ok(table(def, rows))
+    table(def, rows).map_err(|problem| anyhow::anyhow!(problem.text()))
 }
 
 /// A table as views and queries read it.
-pub(crate) fn table(def: &TableDef, rows: Vec<RecordBatch>) -> StaticTable {
+///
+/// # Errors
+/// Its rows are valid at times that exclude each other.
+pub(crate) fn table(def: &TableDef, rows: Vec<RecordBatch>) -> Result<StaticTable, Problem> {
     let is_late = def.join == TableJoin::Late;
     // what is joined after ⊕ is no part of what states mean: its version may change
     let identity = if is_late { def.id.to_string() } else { format!("{}/{}", def.id, def.version) };
-    StaticTable { name: def.name.clone(), rows, identity, is_late }
+    let Some(validity) = &def.validity else {
+        return Ok(StaticTable { name: def.name.clone(), rows, identity, is_late, valid_from: None });
+    };
+    let schema = schema_of(&def.columns);
+    let rows = concat_batches(&schema, &rows).map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+    let rows = vec![with_ends(&def.name, &rows, validity)?];
+    Ok(StaticTable { name: def.name.clone(), rows, identity, is_late, valid_from: Some(validity.from.clone()) })
 }
 
 #[cfg(test)]
@@ -124,6 +134,7 @@ mod tests {
             refresh_us: None,
             version: 1,
             join: TableJoin::Late,
+            validity: None,
             rows: 0,
             created_at_us: 0,
         }

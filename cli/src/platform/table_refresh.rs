@@ -44,7 +44,7 @@ impl Tried {
         let mut due = vec![];
         for table in tables {
             let Some(every_us) = table.refresh_us else { continue };
-            let last_us = self.0.get(&table.id).copied().unwrap_or(i64::MIN).max(table.created_at_us);
+            let last_us = self.0.get(&table.id).copied().unwrap_or(table.created_at_us);
             // a clock that was set back must not stop it
             if now_us.saturating_sub(last_us) >= every_us || now_us < last_us {
                 self.0.insert(table.id, now_us);
@@ -70,6 +70,7 @@ mod tests {
             refresh_us,
             version: 1,
             join: TableJoin::Late,
+            validity: None,
             rows: 0,
             created_at_us,
         }
@@ -84,6 +85,7 @@ mod tests {
         assert!(tried.due(&[table(Some(10), 100)], 119).is_empty(), "it was just asked for");
         assert_eq!(tried.due(&[table(Some(10), 100)], 120), ["d"]);
         assert_eq!(tried.due(&[table(Some(10), 100)], 90), ["d"], "the clock was set back");
+        assert!(tried.due(&[table(Some(10), 100)], 91).is_empty(), "once");
         assert!(tried.due(&[], 130).is_empty());
         assert!(tried.0.is_empty());
     }

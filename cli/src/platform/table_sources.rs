@@ -30,7 +30,9 @@ impl TableSources {
                 TableSource::File(name) => static_tables::parse_csv(def, sent(files, name)?),
                 TableSource::Url { url } => {
                     let text = url::text(&def.source.place(), url, self.private_urls).await?;
-                    static_tables::parse_csv(def, &text)
+                    let def = def.clone();
+                    let parsed = tokio::task::spawn_blocking(move || static_tables::parse_csv(&def, &text));
+                    parsed.await.map_err(|error| Problem::new(Code::Internal, error.to_string()))?
                 }
                 TableSource::Postgres { postgres, read } => postgres::rows(def, postgres, read).await,
             }

@@ -114,6 +114,7 @@ fn catalog_v1() {
             refresh_us: None,
             version: 3,
             join: TableJoin::Pinned,
+            validity: None,
             rows: 1_000,
             created_at_us: TIME_US,
         }],

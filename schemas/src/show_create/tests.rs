@@ -193,10 +193,10 @@ proptest! {
         let join = if is_late { TableJoin::Late } else { TableJoin::Pinned };
         let refresh_us = every.filter(|_| is_late && source.is_read_by_the_server());
         let table = TableDef {
-            id: Uuid::nil(), name, columns, source, refresh_us, version: 1, join, rows: 0, created_at_us: 0,
+            id: Uuid::nil(), name, columns, source, refresh_us, version: 1, join, validity: None, rows: 0, created_at_us: 0,
         };
         prop_assert_eq!(parsed(&table_sql(&table)), Statement::CreateTable(CreateTable {
-            name: table.name, if_not_exists: false, or_replace: false, join, columns: table.columns, source: table.source, refresh_us,
+            name: table.name, if_not_exists: false, or_replace: false, join, validity: None, columns: table.columns, source: table.source, refresh_us,
         }));
     }
 }

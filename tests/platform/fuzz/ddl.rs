@@ -248,6 +248,7 @@ fn table(create: &CreateTable) -> TableDef {
         refresh_us: create.refresh_us,
         version: 1,
         join: create.join,
+        validity: create.validity.clone(),
         rows: 0,
         created_at_us: 0,
     }

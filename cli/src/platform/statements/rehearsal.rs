@@ -66,7 +66,7 @@ impl<'a> Rehearsed<'a> {
             let rows = RecordBatch::new_empty(static_tables::schema_of(&def.columns));
             (rows, format!("(nothing is read from {} yet)", def.source.place()))
         };
-        self.tables.insert(def.id, static_tables::table(&def, vec![rows]));
+        self.tables.insert(def.id, static_tables::table(&def, vec![rows])?);
         self.catalog.tables.retain(|table| table.id != def.id);
         self.catalog.tables.push(def);
         Ok(message(format!("would {verb} table {} {words}", create.name)))

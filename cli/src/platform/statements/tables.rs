@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use operators::StaticTable;
 use schemas::statement::{CreateTable, ObjectKind};
 use schemas::{Catalog, Code, Problem, TableDef, TableJoin, TableSource};
 use serving::parts::StatementAnswer;
@@ -34,6 +35,7 @@ pub(super) fn check_table(create: &CreateTable, catalog: &Catalog) -> Result<Che
         refresh_us: create.refresh_us,
         version: old.map_or(1, |old| old.version + 1),
         join: create.join,
+        validity: create.validity.clone(),
         rows: 0,
         created_at_us: 0,
     }))
@@ -54,7 +56,7 @@ pub(super) fn check_refresh(name: &str, catalog: &Catalog) -> Result<TableDef, P
 /// A new version has the same columns, and no view has rows of the old one in its states.
 fn check_replaceable(old: &TableDef, create: &CreateTable, catalog: &Catalog) -> Result<(), Problem> {
     let name = &old.name;
-    if (&old.columns, old.join) != (&create.columns, create.join) {
+    if (&old.columns, old.join, &old.validity) != (&create.columns, create.join, &create.validity) {
         let detail = format!("table {name}: a new version has the columns and the options of the one before");
         let hint = format!("SHOW CREATE TABLE {name} says what they are; for others, DROP it and create it again");
         return Err(Problem::new(Code::InvalidSql, detail).with_hint(hint));
@@ -125,6 +127,7 @@ impl StatementService {
         if let Some(old) = old.filter(|old| self.has(old, &def, &rows)) {
             return Ok(message(format!("table {name} is unchanged: version {} with {count} rows", old.version)));
         }
+        let table = static_tables::table(&def, vec![rows.clone()])?;
         static_tables::save(&parts.store, &def, &rows).await?;
         let added = def.clone();
         let updated = parts.catalog.update(|catalog| {
@@ -137,12 +140,11 @@ impl StatementService {
             Ok(old)
         });
         let old = updated.await?;
-        let rows = static_tables::table(&def, vec![rows]);
         let Some(old) = old else {
-            self.registry.add_table(&def, rows);
+            self.registry.add_table(&def, table);
             return Ok(message(format!("created table {name} with {count} rows")));
         };
-        self.registry.replace_table(&old, &def, rows);
+        self.registry.replace_table(&old, &def, table);
         static_tables::forget_before(&parts.store, &old).await;
         Ok(message(format!("table {name} is in version {} with {count} rows", def.version)))
     }
@@ -151,7 +153,13 @@ impl StatementService {
     fn has(&self, old: &TableDef, new: &TableDef, rows: &RecordBatch) -> bool {
         let same_text = (&old.source, old.refresh_us) == (&new.source, new.refresh_us);
         let current = self.registry.table_version(old).filter(|_| same_text && old.rows == new.rows);
-        current.is_some_and(|current| concat_batches(&rows.schema(), &current.rows).is_ok_and(|old| old == *rows))
+        // views read a column more than there is in the table
+        let declared: Vec<usize> = (0..rows.num_columns()).collect();
+        let is_same = |current: &StaticTable| {
+            let parts: Result<Vec<_>, _> = current.rows.iter().map(|part| part.project(&declared)).collect();
+            parts.and_then(|parts| concat_batches(&rows.schema(), &parts)).is_ok_and(|old| old == *rows)
+        };
+        current.is_some_and(|current| is_same(&current))
     }
 }
 

@@ -1,7 +1,5 @@
 //! Rows of PostgreSQL: one statement in a transaction that only reads, each column as the text that PostgreSQL has for it.
 
-use std::sync::Arc;
-
 use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
 use arrow::compute::{CastOptions, cast_with_options};
 use schemas::limits::{TABLE_BYTES_MAX, TABLE_ROWS_MAX};
@@ -67,11 +65,10 @@ impl<'a> Texts<'a> {
     fn typed(mut self) -> Result<RecordBatch, Problem> {
         let strict = CastOptions { safe: false, ..CastOptions::default() };
         let mut values: Vec<ArrayRef> = vec![];
-        for (column, texts) in self.def.columns.iter().zip(std::mem::take(&mut self.columns)) {
-            let texts = { texts }.finish();
-            let typed = cast_with_options(&texts, &column.sql_type.arrow(), &strict);
+        for (column, mut texts) in self.def.columns.iter().zip(std::mem::take(&mut self.columns)) {
+            let typed = cast_with_options(&texts.finish(), &column.sql_type.arrow(), &strict);
             values.push(typed.map_err(|error| self.bad(format_args!("column {}: {error}", column.name)))?);
         }
-        RecordBatch::try_new(Arc::clone(&schema_of(&self.def.columns)), values).map_err(|error| self.bad(error))
+        RecordBatch::try_new(schema_of(&self.def.columns), values).map_err(|error| self.bad(error))
     }
 }

@@ -20,6 +20,7 @@ use crate::table::TableSource;
 )]
 #[case::hashtags(include_str!("../../../examples/hashtags.sql"), &["hashtags"], &["tags_of_the_minute"])]
 #[case::dimension(include_str!("../../../examples/dimension.sql"), &["sales"], &["sales_by_category"])]
+#[case::rates(include_str!("../../../examples/rates.sql"), &["sales"], &["turnover_per_day", "sales_by_grade"])]
 #[case::posts(include_str!("../../../examples/posts.sql"), &["posts"], &["tags_per_hour", "liked_tags"])]
 #[case::sessions(include_str!("../../../examples/sessions.sql"), &["visits"], &["sessions"])]
 #[case::watermark(
