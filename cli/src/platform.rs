@@ -28,7 +28,6 @@ mod tasks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use batch::{RunParts, RunService, Schedule};
@@ -237,10 +236,7 @@ async fn wire(
         tasks: tasks.clone(),
         kafka: config.kafka.clone(),
         logs: surroundings.logs.clone(),
-        table_sources: TableSources {
-            private_urls: config.private_urls,
-            patience: Duration::from_millis(limits.query_timeout_ms),
-        },
+        table_sources: TableSources::of(config),
     };
     let registry = Registry::open(parts, progress).await?;
     let logs = Arc::clone(folder);

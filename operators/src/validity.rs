@@ -127,7 +127,11 @@ mod tests {
         let of = [("a", 10, Some(20)), ("a", 20, None), ("b", 10, Some(15))];
         assert_eq!(ends(&of, &["k"], Some("until")).unwrap(), [20, OPEN, 15]);
         let at_once = [("a", 10, Some(30)), ("a", 20, None)];
-        assert_eq!(ends(&at_once, &[], Some("until")).unwrap(), [30, OPEN], "without a key nothing is said of two rows");
+        assert_eq!(
+            ends(&at_once, &[], Some("until")).unwrap(),
+            [30, OPEN],
+            "without a key nothing is said of two rows"
+        );
     }
 
     #[rstest]

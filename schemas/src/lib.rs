@@ -6,6 +6,7 @@
 pub mod column;
 pub mod documents;
 pub mod freshness;
+pub mod frozen;
 pub mod limits;
 pub mod position;
 pub mod problem;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 
 use crate::column::ColumnDef;
+use crate::frozen::Frozen;
 use crate::sink::{SinkDef, SinkTarget, without_password};
 use crate::statement::interval;
 use crate::stream::{OnBadData, StreamDef};
@@ -42,7 +43,13 @@ fn column(column: &ColumnDef) -> String {
 
 /// `CREATE STREAM …` with every option written out.
 pub fn stream_sql(stream: &StreamDef) -> String {
-    let mut lines: Vec<String> = stream.declared_columns().map(column).collect();
+    let looked_up = |declared: &ColumnDef| -> String {
+        let frozen = stream.transport.frozen.as_ref();
+        let source = frozen.and_then(|frozen| Some((frozen, frozen.source_of(&declared.name)?)));
+        source.map(|(frozen, source)| freeze(frozen, source)).unwrap_or_default()
+    };
+    let mut lines: Vec<String> =
+        stream.declared_columns().map(|declared| column(declared) + &looked_up(declared)).collect();
     if !stream.primary_key.is_empty() {
         let key: Vec<String> = stream.primary_key.iter().map(|name| quoted(name)).collect();
         lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
@@ -69,6 +76,12 @@ pub fn stream_sql(stream: &StreamDef) -> String {
         stream.late.as_str(),
         transport(&stream.transport),
     )
+}
+
+/// The clause of a column that is looked up.
+fn freeze(frozen: &Frozen, source: &str) -> String {
+    let Frozen { name, key, table_key, .. } = frozen;
+    format!(" FREEZE FROM {} ({}) ON {} = {}", quoted(name), quoted(source), quoted(key), quoted(table_key))
 }
 
 /// The options of a stream whose records or whose log are in Kafka; nothing for another one.

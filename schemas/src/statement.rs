@@ -12,6 +12,7 @@ mod create_view;
 mod cursor;
 mod depth;
 mod foreign;
+mod freeze;
 pub mod interval;
 mod misread;
 mod names;

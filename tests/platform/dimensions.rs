@@ -1,6 +1,7 @@
 //! Tables that change, joined when a view is read: under load, over restarts, and what is refused.
 
 mod as_of;
+mod freeze;
 mod sources;
 
 use std::collections::BTreeMap;

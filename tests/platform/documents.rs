@@ -168,7 +168,9 @@ async fn answer(client: &crate::harness::Client, sql: &str) -> Value {
     loop {
         match client.try_sql(json!({ "sql": sql })).await {
             Ok(answer) => return answer,
-            Err((503, _)) if begun.elapsed() < PATIENCE => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            Err((503, _)) if begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await
+            }
             Err((status, problem)) => panic!("{status}: {problem}\n{sql}"),
         }
     }

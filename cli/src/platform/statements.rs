@@ -4,6 +4,7 @@ mod compile;
 mod copy;
 mod create;
 mod drop;
+mod freeze;
 mod rehearsal;
 pub(super) mod show;
 mod sinks;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use batch::RunService;
 use ingest::service::IngestService;
 use schemas::documents::run::{RunKind, RunState, RunTrigger};
+use schemas::problem::SqlPosition;
 use schemas::statement::{Placed, Statement};
 use schemas::{Code, Problem, TableDef};
 use serving::parts::{Rehearsal, StatementAnswer, Statements};
@@ -96,7 +98,13 @@ impl Statements for StatementService {
         match &placed.statement {
             Statement::Refresh { name, incremental } => return self.refresh(name, *incremental).await,
             Statement::CreateTable(create) => return self.create_table(create, files).await,
-            Statement::RefreshTable { name } => return self.refresh_table(name).await,
+            Statement::RefreshTable { name } => {
+                let refreshed = self.refresh_table(name).await;
+                return refreshed.map_err(|problem| match problem.code {
+                    Code::Unsupported => problem.at(&placed.text, SqlPosition { line: 1, column: 1 }),
+                    _ => problem,
+                });
+            }
             Statement::Copy(copy) => return self.copy(copy).await,
             Statement::Show(kind) => return show::show(&self.registry.parts.catalog.current(), *kind),
             Statement::ShowCreate { kind, name } => {

@@ -10,16 +10,23 @@ use arrow::array::RecordBatch;
 use schemas::{Code, Problem, TableDef, TableSource};
 
 use super::static_tables;
+use crate::config::Config;
 
 /// What loads tables.
 pub(crate) struct TableSources {
     /// True if an address may be one of this machine or of a network that is not public.
-    pub(crate) private_urls: bool,
+    private_urls: bool,
     /// How long a load may take.
-    pub(crate) patience: Duration,
+    patience: Duration,
 }
 
 impl TableSources {
+    /// As the configuration says.
+    pub(crate) fn of(config: &Config) -> Self {
+        let patience = Duration::from_millis(config.limits.query_timeout_ms);
+        Self { private_urls: config.private_urls, patience }
+    }
+
     /// The rows of a table as they are now. `files` are those that were sent with the statement.
     ///
     /// # Errors

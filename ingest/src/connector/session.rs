@@ -44,7 +44,9 @@ impl Connector {
         facts: &TopicFacts,
     ) -> Result<(), Problem> {
         let (stream, limits, number) = (Arc::clone(&self.parts.stream), self.parts.limits.clone(), epoch.number);
-        let mut steps = ahead::read(reader, READ, move |records| decode_all(&stream, &limits, number, records));
+        let lookup = self.parts.lookup.clone();
+        let mut steps =
+            ahead::read(reader, READ, move |records| decode_all((&stream, &lookup), &limits, number, records));
         let mut looked_at_topic = Instant::now();
         while let Some(step) = steps.recv().await {
             match step.found? {

@@ -6,8 +6,8 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, Query, Select, SelectItem, SetExpr, Statement as Ast,
-    TableFactor, TableWithJoins, Value,
+    BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, Query, Select, SelectItem, SetExpr,
+    Statement as Ast, TableFactor, TableWithJoins, Value,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -34,7 +34,11 @@ pub async fn plan(state: &SessionState, sql: &str, tables: &[StaticTable]) -> Re
         rewrite.query(query)?;
     }
     if let Some(left) = rewrite.times.first() {
-        return Err(refused("it stands behind the name of a table that is joined", "write JOIN d FOR SYSTEM_TIME AS OF s.at ON s.k = d.k", left));
+        return Err(refused(
+            "it stands behind the name of a table that is joined",
+            "write JOIN d FOR SYSTEM_TIME AS OF s.at ON s.k = d.k",
+            left,
+        ));
     }
     state.statement_to_plan(statement).await
 }
@@ -125,14 +129,14 @@ impl Rewrite<'_> {
         let TableFactor::Table { name, alias, .. } = &join.relation else { return Ok(None) };
         let Some(named) = name.0.last().and_then(|part| part.as_ident()) else { return Ok(None) };
         let qualifier = alias.as_ref().map_or(named, |alias| &alias.name);
-        let stands = |ident: &Ident, at: SqlPosition| {
-            (ident.span.start.line, ident.span.start.column) == (at.line, at.column)
-        };
+        let stands =
+            |ident: &Ident, at: SqlPosition| (ident.span.start.line, ident.span.start.column) == (at.line, at.column);
         let found = self.times.iter().position(|time| stands(named, time.table) || stands(qualifier, time.table));
         let Some(found) = found else { return Ok(None) };
         let time = self.times.remove(found);
         let table = folded(named);
-        let Some(valid_from) = self.tables.iter().find(|one| one.name == table).map(|one| one.valid_from.clone()) else {
+        let Some(valid_from) = self.tables.iter().find(|one| one.name == table).map(|one| one.valid_from.clone())
+        else {
             return Err(refused(&format!("{table} is no table"), "a stream is not joined as of a time", &time));
         };
         let Some(valid_from) = valid_from else {
@@ -165,9 +169,7 @@ fn valid_at(time: &AsOf, table: &Versioned) -> Result<Expr> {
         return Err(wrong("more than a time stands here; an alias of the table is written with AS"));
     }
     let said = Expr::Nested(Box::new(said));
-    let column = |name: &str| {
-        Expr::CompoundIdentifier(vec![table.qualifier.clone(), Ident::with_quote('"', name)])
-    };
+    let column = |name: &str| Expr::CompoundIdentifier(vec![table.qualifier.clone(), Ident::with_quote('"', name)]);
     let compare = |left: Expr, op: BinaryOperator, right: Expr| Expr::BinaryOp {
         left: Box::new(left),
         op,

@@ -13,8 +13,30 @@ use crate::problem::{Code, Problem, SqlPosition};
 const WORDS: [&str; 4] = ["FOR", "SYSTEM_TIME", "AS", "OF"];
 /// What may stand behind the time.
 const ENDS: [&str; 24] = [
-    "AS", "ON", "USING", "JOIN", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "NATURAL", "WHERE", "GROUP", "HAVING", "ORDER",
-    "LIMIT", "OFFSET", "FETCH", "WINDOW", "UNION", "EXCEPT", "INTERSECT", "FOR", "QUALIFY", "RETURNING",
+    "AS",
+    "ON",
+    "USING",
+    "JOIN",
+    "INNER",
+    "LEFT",
+    "RIGHT",
+    "FULL",
+    "CROSS",
+    "NATURAL",
+    "WHERE",
+    "GROUP",
+    "HAVING",
+    "ORDER",
+    "LIMIT",
+    "OFFSET",
+    "FETCH",
+    "WINDOW",
+    "UNION",
+    "EXCEPT",
+    "INTERSECT",
+    "FOR",
+    "QUALIFY",
+    "RETURNING",
 ];
 
 /// A time behind the name of a table.
@@ -153,7 +175,11 @@ mod tests {
         let said: Vec<&str> = clauses.iter().map(|clause| clause.time.trim()).collect();
         assert_eq!(said, times);
         for clause in &clauses {
-            assert!(clause.time.is_empty() || text.starts_with(&clause.time) || text[..clause.time.len()].ends_with(clause.time.trim_start()));
+            assert!(
+                clause.time.is_empty()
+                    || text.starts_with(&clause.time)
+                    || text[..clause.time.len()].ends_with(clause.time.trim_start())
+            );
         }
     }
 

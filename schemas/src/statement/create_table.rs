@@ -25,6 +25,10 @@ pub(super) fn create_table(cursor: &mut Cursor<'_, '_>, or_replace: bool) -> Res
         return Err(problem.with_hint("a query that is kept up to date is a CREATE MATERIALIZED VIEW … AS"));
     }
     let mut list = columns(cursor)?;
+    if let Some(frozen) = list.declared.iter().find(|declared| declared.freeze.is_some()) {
+        let problem = cursor.problem_at(frozen.position, Code::Unsupported, "a static table looks nothing up");
+        return Err(problem.with_hint("FREEZE FROM … is a clause of the columns of a CREATE STREAM"));
+    }
     if let Some(watermark) = &list.watermark {
         let detail = "a static table has no WATERMARK";
         let problem = cursor.problem_at(watermark.column.position, Code::Unsupported, detail);
@@ -101,10 +105,12 @@ fn every(cursor: &mut Cursor<'_, '_>, at: SqlPosition, source: &TableSource) -> 
         Refresh::Every { .. } => {
             let detail = "REFRESH of a table FROM FILE: the file was sent, the server cannot read it again";
             let problem = cursor.problem_at(at, Code::InvalidSql, detail);
-            Err(problem.with_hint("send it again with CREATE OR REPLACE TABLE, or load the table FROM URL or FROM POSTGRES"))
+            Err(problem
+                .with_hint("send it again with CREATE OR REPLACE TABLE, or load the table FROM URL or FROM POSTGRES"))
         }
         Refresh::Cron { .. } | Refresh::Never => {
-            let problem = cursor.problem_at(at, Code::Unsupported, "a table is refreshed at intervals, or when it is said");
+            let problem =
+                cursor.problem_at(at, Code::Unsupported, "a table is refreshed at intervals, or when it is said");
             Err(problem.with_hint("write REFRESH EVERY INTERVAL '10 minutes', or leave it out and say REFRESH TABLE"))
         }
     }
@@ -125,7 +131,9 @@ fn validity(
         }
         let Some(column) = keyed.first() else { return Ok(None) };
         let problem = cursor.problem_at(column.position, Code::Unsupported, "a static table has no PRIMARY KEY");
-        return Err(problem.with_hint("write NOT NULL; rows that are valid from a time on have one: WITH (valid_from = '…')"));
+        return Err(
+            problem.with_hint("write NOT NULL; rows that are valid from a time on have one: WITH (valid_from = '…')")
+        );
     };
     time_column(cursor, list, &from, false)?;
     if let Some(to) = &to {

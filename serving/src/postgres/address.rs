@@ -35,8 +35,10 @@ impl Address {
             match (name.as_ref(), value.as_ref()) {
                 ("sslmode", "disable" | "allow" | "prefer") => {}
                 ("sslmode", other) => {
-                    let problem =
-                        Problem::new(Code::Unsupported, format!("address of PostgreSQL: sslmode={other} is not supported"));
+                    let problem = Problem::new(
+                        Code::Unsupported,
+                        format!("address of PostgreSQL: sslmode={other} is not supported"),
+                    );
                     return Err(
                         problem.with_hint("reach PostgreSQL over a network that you trust, or through a tunnel")
                     );

@@ -12,7 +12,8 @@ use crate::harness::{Client, Server, one, rows};
 
 const STREAM: &str = "CREATE STREAM sales (id TEXT NOT NULL, currency TEXT, cents BIGINT, event_time TIMESTAMPTZ NOT NULL, \
                       PRIMARY KEY (id), WATERMARK FOR event_time AS event_time - INTERVAL '1 minute');";
-const RATES: &str = "(currency TEXT, rate BIGINT, grade TEXT, since TIMESTAMPTZ, PRIMARY KEY (currency, since)) FROM FILE 'rates.csv'";
+const RATES: &str =
+    "(currency TEXT, rate BIGINT, grade TEXT, since TIMESTAMPTZ, PRIMARY KEY (currency, since)) FROM FILE 'rates.csv'";
 const PINNED: &str = "CREATE MATERIALIZED VIEW turnover AS SELECT date_trunc('day', event_time) AS day, count(*) AS sales, \
                       count(rate) AS rated, sum(cents * rate) AS turnover \
                       FROM sales AS s LEFT JOIN rates FOR SYSTEM_TIME AS OF s.event_time AS r ON s.currency = r.currency GROUP BY 1;";
@@ -42,7 +43,12 @@ fn rates(version: u32) -> Vec<Rate> {
     let of = |number: u32| {
         let currency = if number.is_multiple_of(2) { "eur" } else { "usd" };
         let since = 3_600 + (number * 37 % 97) * 29 * MINUTE + number % 2;
-        Rate { currency, since, rate: i64::from((number + version) % 13) - 4, grade: format!("g{}", (number + version) % 3) }
+        Rate {
+            currency,
+            since,
+            rate: i64::from((number + version) % 13) - 4,
+            grade: format!("g{}", (number + version) % 3),
+        }
     };
     (0..60 + version % 7).map(of).collect()
 }
@@ -63,7 +69,8 @@ fn currency(number: u32) -> &'static str {
 
 fn sale(number: u32) -> String {
     let (currency, event_time) = (currency(number), time(second(number)));
-    json!({ "id": format!("s{number}"), "currency": currency, "cents": number, "event_time": event_time }).to_string() + "\n"
+    json!({ "id": format!("s{number}"), "currency": currency, "cents": number, "event_time": event_time }).to_string()
+        + "\n"
 }
 
 /// The newest rate of a currency that is not younger than a time.
@@ -216,12 +223,16 @@ async fn a_row_that_says_when_it_ends_is_joined_until_then() {
                  WITH (valid_from = 'since', valid_to = 'until');";
     let view = "CREATE MATERIALIZED VIEW by_offer AS SELECT name, count(*) AS sales FROM sales AS s \
                 LEFT JOIN offers FOR SYSTEM_TIME AS OF s.event_time AS o ON s.currency = o.sku GROUP BY name;";
-    let offers = "sku,name,since,until\neur,first,2024-01-01T00:00:00Z,2024-01-01T01:00:00Z\neur,second,2024-01-01T02:00:00Z,\n";
+    let offers =
+        "sku,name,since,until\neur,first,2024-01-01T00:00:00Z,2024-01-01T01:00:00Z\neur,second,2024-01-01T02:00:00Z,\n";
     let body = json!({ "sql": format!("{STREAM}{table}{view}"), "files": { "offers.csv": offers } });
     client.try_sql(body).await.unwrap();
-    let at = |id: &str, second: u32| json!({ "id": id, "currency": "eur", "cents": 1, "event_time": time(second) }).to_string();
+    let at = |id: &str, second: u32| {
+        json!({ "id": id, "currency": "eur", "cents": 1, "event_time": time(second) }).to_string()
+    };
     // at the end of the first, within the gap, at the beginning of the second
-    let events = [("a", 0), ("b", 3_599), ("c", 3_600), ("d", 7_199), ("e", 7_200), ("f", 900_000)].map(|(id, s)| at(id, s));
+    let events =
+        [("a", 0), ("b", 3_599), ("c", 3_600), ("d", 7_199), ("e", 7_200), ("f", 900_000)].map(|(id, s)| at(id, s));
     client.ingest("sales", events.join("\n")).await;
     let answer = client.sql("SELECT name, sales FROM by_offer ORDER BY name").await;
     assert_eq!(json!(rows(&answer)), json!([["first", 2], ["second", 2], [null, 2]]));
@@ -233,15 +244,42 @@ async fn a_row_that_says_when_it_ends_is_joined_until_then() {
 }
 
 #[rstest]
-#[case::forgotten("SELECT grade, count(*) FROM sales s JOIN rates r ON s.currency = r.currency GROUP BY grade", "rows of many times")]
-#[case::using("SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF s.event_time USING (currency) GROUP BY grade", "no ON")]
-#[case::no_time("SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF ON s.currency = rates.currency GROUP BY grade", "cannot be read")]
-#[case::alias("SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF s.event_time r ON s.currency = r.currency GROUP BY grade", "written with AS")]
-#[case::clock("SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF now() AS r ON s.currency = r.currency GROUP BY grade", "another time")]
-#[case::stream("SELECT grade, count(*) FROM sales FOR SYSTEM_TIME AS OF event_time JOIN rates ON sales.currency = rates.currency GROUP BY grade", "rows of many times")]
-#[case::all("SELECT * FROM sales s JOIN rates FOR SYSTEM_TIME AS OF s.event_time AS r ON s.currency = r.currency", "name the columns")]
-#[case::plain("SELECT label, count(*) FROM sales s JOIN plain FOR SYSTEM_TIME AS OF s.event_time AS p ON s.currency = p.k GROUP BY label", "from when on")]
-#[case::no_column("SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF s.when AS r ON s.currency = r.currency GROUP BY grade", "there is no column when")]
+#[case::forgotten(
+    "SELECT grade, count(*) FROM sales s JOIN rates r ON s.currency = r.currency GROUP BY grade",
+    "rows of many times"
+)]
+#[case::using(
+    "SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF s.event_time USING (currency) GROUP BY grade",
+    "no ON"
+)]
+#[case::no_time(
+    "SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF ON s.currency = rates.currency GROUP BY grade",
+    "cannot be read"
+)]
+#[case::alias(
+    "SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF s.event_time r ON s.currency = r.currency GROUP BY grade",
+    "written with AS"
+)]
+#[case::clock(
+    "SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF now() AS r ON s.currency = r.currency GROUP BY grade",
+    "another time"
+)]
+#[case::stream(
+    "SELECT grade, count(*) FROM sales FOR SYSTEM_TIME AS OF event_time JOIN rates ON sales.currency = rates.currency GROUP BY grade",
+    "rows of many times"
+)]
+#[case::all(
+    "SELECT * FROM sales s JOIN rates FOR SYSTEM_TIME AS OF s.event_time AS r ON s.currency = r.currency",
+    "name the columns"
+)]
+#[case::plain(
+    "SELECT label, count(*) FROM sales s JOIN plain FOR SYSTEM_TIME AS OF s.event_time AS p ON s.currency = p.k GROUP BY label",
+    "from when on"
+)]
+#[case::no_column(
+    "SELECT grade, count(*) FROM sales s JOIN rates FOR SYSTEM_TIME AS OF s.when AS r ON s.currency = r.currency GROUP BY grade",
+    "there is no column when"
+)]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_means_nothing_as_of_a_time_is_refused(#[case] select: &str, #[case] words: &str) {
     let folder = tempfile::tempdir().unwrap();

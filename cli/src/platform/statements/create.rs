@@ -7,7 +7,7 @@ use operators::StaticTable;
 use schemas::documents::run::{RunKind, RunTrigger};
 use schemas::limits::PARTITIONS_MAX;
 use schemas::statement::{CreateStream, CreateView, ObjectKind};
-use schemas::{Catalog, Code, Cut, LatePolicy, LogKind, Problem, StreamDef, TableDef, ViewDef};
+use schemas::{Catalog, Code, Cut, LatePolicy, LogKind, Problem, StreamDef, TableDef, Transport, ViewDef};
 use serving::parts::StatementAnswer;
 use storage::kafka::describe;
 use storage::layers::Runs;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::compile::{Compiled, compile};
 use super::drop::word;
+use super::freeze::check_frozen;
 use super::{StatementService, message};
 
 /// What the checks of a `CREATE` came to.
@@ -34,6 +35,7 @@ pub(super) fn check_stream(
     if let Some(answer) = check_name(catalog, ObjectKind::Stream, &create.name, create.if_not_exists)? {
         return Ok(Checked::Done(answer));
     }
+    let frozen = create.transport.frozen.as_ref().map(|frozen| check_frozen(frozen, create, catalog)).transpose()?;
     Ok(Checked::New(StreamDef {
         id: Uuid::now_v7(),
         incarnation: Uuid::new_v4(),
@@ -46,7 +48,7 @@ pub(super) fn check_stream(
         dedup_horizon_us: create.dedup_horizon_us,
         late: create.late,
         on_bad_data: create.on_bad_data,
-        transport: create.transport.clone(),
+        transport: Transport { frozen, ..create.transport.clone() },
         created_at_us: now_us,
     }))
 }
@@ -145,6 +147,9 @@ impl StatementService {
             Checked::Done(answer) => return Ok(answer),
             Checked::New(stream) => StreamDef { partitions: self.partitions_of(create).await?, ..stream },
         };
+        if stream.transport.frozen.is_some() {
+            self.registry.frozen_table(&stream)?;
+        }
         let open = self.registry.prepare_stream(&stream).await.map_err(|error| {
             tracing::error!(stream = %stream.name, error = format!("{error:#}"), "a stream could not be created");
             Problem::new(Code::StorageUnavailable, format!("stream {}: its log could not be opened", stream.name))

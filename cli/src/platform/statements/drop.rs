@@ -10,7 +10,7 @@ use storage::source::SourceStore;
 
 use super::super::registry::{DEAD_LETTERS, RECEIPTS, RECORDS};
 use super::show::unknown;
-use super::{StatementService, message};
+use super::{StatementService, freeze, message};
 
 impl StatementService {
     pub(super) async fn drop(&self, kind: ObjectKind, name: &str, if_exists: bool) -> Result<StatementAnswer, Problem> {
@@ -168,6 +168,13 @@ fn check_unused(catalog: &Catalog, kind: ObjectKind, name: &str) -> Result<(), P
         if !sinks.is_empty() {
             let detail = format!("view {name} has sinks: {}", sinks.join(", "));
             return Err(Problem::new(Code::InUse, detail).with_hint("DROP SINK these first"));
+        }
+    }
+    if let Some(table) = catalog.table(name).filter(|_| kind == ObjectKind::Table) {
+        let streams = freeze::streams_of(catalog, table.id);
+        if !streams.is_empty() {
+            let detail = format!("table {name} is looked up by: {}", streams.join(", "));
+            return Err(Problem::new(Code::InUse, detail).with_hint("DROP these streams first"));
         }
     }
     let users: Vec<&str> = catalog.views.iter().filter(uses).map(|view| view.name.as_str()).collect();

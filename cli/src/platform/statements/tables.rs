@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::super::static_tables;
 use super::create::{Checked, check_name, taken};
+use super::freeze::check_still_looked_up;
 use super::show::unknown;
 use super::{StatementService, message};
 
@@ -45,7 +46,7 @@ pub(super) fn check_table(create: &CreateTable, catalog: &Catalog) -> Result<Che
 pub(super) fn check_refresh(name: &str, catalog: &Catalog) -> Result<TableDef, Problem> {
     let old = catalog.table(name).ok_or_else(|| unknown(catalog, ObjectKind::Table, name))?;
     if let TableSource::File(file) = &old.source {
-        let detail = format!("table {name} is FROM FILE: {file} was sent, the server cannot read it again");
+        let detail = format!("REFRESH TABLE {name}: {file} was sent, the server cannot read it again");
         let hint = format!("send it again: CREATE OR REPLACE TABLE {name} (…) FROM FILE '{file}'");
         return Err(Problem::new(Code::Unsupported, detail).with_hint(hint));
     }
@@ -128,6 +129,7 @@ impl StatementService {
             return Ok(message(format!("table {name} is unchanged: version {} with {count} rows", old.version)));
         }
         let table = static_tables::table(&def, vec![rows.clone()])?;
+        check_still_looked_up(&parts.catalog.current(), &def, &rows)?;
         static_tables::save(&parts.store, &def, &rows).await?;
         let added = def.clone();
         let updated = parts.catalog.update(|catalog| {

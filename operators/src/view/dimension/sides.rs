@@ -125,9 +125,12 @@ impl Splitter<'_> {
 
     /// True for what `FOR SYSTEM_TIME AS OF` was written as: a row begins before a time of the stream, or ends after it.
     fn is_as_of(&self, part: &Expr) -> bool {
-        let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Lt | Operator::LtEq, right }) = part else { return false };
+        let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Lt | Operator::LtEq, right }) = part else {
+            return false;
+        };
         let is_of_table = |expression: &Expr| {
-            let named = |column: &&Column| column.name == VALID_TO || Some(&column.name) == self.sides.valid_from.as_ref();
+            let named =
+                |column: &&Column| column.name == VALID_TO || Some(&column.name) == self.sides.valid_from.as_ref();
             self.sides.owner(expression) == Owner::Table && expression.column_refs().iter().any(named)
         };
         is_of_table(left) || is_of_table(right)

@@ -61,7 +61,7 @@ fn stream_of_a_topic_and_stream_with_its_log_in_kafka() {
     );
     let source = Some(TopicSource { topic: "Clicks.v1".into(), format: RecordFormat::Json });
     let brokers = Some("a:9092,b:1".to_owned());
-    assert_eq!(found.transport, Transport { source, log: LogKind::Embedded, brokers });
+    assert_eq!(found.transport, Transport { source, log: LogKind::Embedded, brokers, frozen: None });
     let found = stream("CREATE STREAM s (a INT) WITH (log = 'kafka')");
     assert_eq!(found.transport, Transport { log: LogKind::Kafka, ..Transport::default() });
 }
