@@ -193,6 +193,7 @@ fn view(options: &Options, stream: &StreamDef) -> anyhow::Result<Arc<View>> {
         rows: ads.collect::<anyhow::Result<_>>()?,
         identity: "1".into(),
         is_late: false,
+        valid_from: None,
     }];
     let by_campaign = "FROM TUMBLE(events, event_time, INTERVAL '10 seconds') AS e JOIN ads ON e.ad_id = ads.ad_id \
         WHERE event_type = 'view' GROUP BY campaign_id, window_start";

@@ -45,6 +45,8 @@ pub struct Config {
     pub owner_url: Option<String>,
     /// The one folder of this machine that `COPY … FROM 'file'` reads; none: it reads nothing.
     pub import_dir: Option<PathBuf>,
+    /// True if `CREATE TABLE … FROM URL` may ask addresses of this machine and of networks that are not public.
+    pub private_urls: bool,
     /// Bounds.
     pub limits: Limits,
     /// The log of the process (not of events).
@@ -123,6 +125,7 @@ impl Default for Config {
             store_url: None,
             owner_url: None,
             import_dir: None,
+            private_urls: false,
             limits: Limits::default(),
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             auth: AuthConfig::default(),

@@ -22,6 +22,8 @@ mod starting;
 mod statements;
 mod static_tables;
 mod surroundings;
+mod table_refresh;
+mod table_sources;
 mod tasks;
 
 use std::net::SocketAddr;
@@ -54,6 +56,7 @@ use registry::{Registry, RegistryParts};
 pub use starting::Starting;
 use statements::StatementService;
 pub use surroundings::{BeforeSpeed, LogPlace, Surroundings};
+use table_sources::TableSources;
 use tasks::Tasks;
 
 /// A running platform. Dropping it does not stop it; [`Platform::stop`] does.
@@ -233,6 +236,7 @@ async fn wire(
         tasks: tasks.clone(),
         kafka: config.kafka.clone(),
         logs: surroundings.logs.clone(),
+        table_sources: TableSources::of(config),
     };
     let registry = Registry::open(parts, progress).await?;
     let logs = Arc::clone(folder);
@@ -342,6 +346,8 @@ async fn served(tasks: &Tasks, mut server: JoinHandle<std::io::Result<()>>) -> a
 async fn run(wired: Wired, server: JoinHandle<std::io::Result<()>>, stop: CancellationToken) -> anyhow::Result<()> {
     wired.tasks.spawn("runs", Arc::clone(&wired.runs).work(wired.background.clone()));
     wired.tasks.spawn("schedule", schedule(&wired).run(wired.background.clone()));
+    let refreshing = table_refresh::run(Arc::clone(&wired.statements), wired.background.clone());
+    wired.tasks.spawn("tables", refreshing);
     wired.tasks.spawn("sinks", sinks(&wired).run(wired.background.clone().cancelled_owned()));
     let (engine, stopped) = (Arc::clone(&wired.engine), stop.clone());
     wired.tasks.spawn("changes", async move {

@@ -38,6 +38,7 @@ use self::book::Book;
 use crate::admission::{Admission, Memory};
 use crate::backlog::Backlog;
 use crate::dead_letters::DeadLetters;
+use crate::frozen::Lookup;
 use crate::receipts::Receipts;
 
 /// Pause after a session that could not go on.
@@ -77,6 +78,8 @@ pub struct ConnectorParts {
     pub backlogs: Option<Arc<dyn Backlogs>>,
     /// Where the ids go that memory has no room for; nobody else uses it.
     pub ids_folder: Option<PathBuf>,
+    /// The table that the stream looks values up in, if it does.
+    pub lookup: Lookup,
 }
 
 /// The way from one topic into one stream.

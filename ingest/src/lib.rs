@@ -15,6 +15,7 @@ mod backlog;
 pub mod connector;
 pub mod dead_letters;
 pub mod decode;
+pub mod frozen;
 pub mod http;
 pub mod identity;
 pub mod payload;

@@ -33,6 +33,7 @@ use self::in_flight::InFlight;
 pub use self::in_flight::Reservation;
 pub use self::replay::{Correction, ReplayAnswer};
 use crate::dead_letters::Letter;
+use crate::frozen::FrozenTable;
 use crate::identity::{Identity, partition};
 use crate::payload::{Encoding, Format};
 use crate::times::Timing;
@@ -49,6 +50,15 @@ pub trait Streams: Send + Sync {
 
     /// All names, for "did you mean".
     fn names(&self) -> Vec<String>;
+
+    /// The version that there is now of the table that a stream looks values up in.
+    ///
+    /// # Errors
+    /// It is not there.
+    fn frozen(&self, stream: &StreamDef) -> Result<Arc<FrozenTable>, Problem> {
+        let detail = format!("stream {}: nobody here knows its table", stream.name);
+        Err(Problem::new(Code::Internal, detail))
+    }
 
     /// Why the logs of a stream are not open; none where that is not known.
     fn closed(&self, _stream: Uuid) -> Option<Problem> {

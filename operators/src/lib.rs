@@ -21,6 +21,7 @@ pub mod row_finish;
 pub mod session;
 mod set_keys;
 pub mod states;
+pub mod validity;
 pub mod view;
 pub mod windows;
 
@@ -29,4 +30,4 @@ pub use folder::Folder;
 pub use lateral::{LateralPlanner, without_lateral};
 pub use merged::StateSource;
 pub use row_finish::RowFinish;
-pub use view::{Frontier, StaticTable, View, ViewSource, WINDOW_FINAL};
+pub use view::{Frontier, StaticTable, View, ViewSource, WINDOW_FINAL, plan};

@@ -5,6 +5,7 @@
 //!              (below the aggregate)    (cells)        (above the aggregate: HAVING, ORDER BY, …)
 //! ```
 
+mod as_of;
 mod branch;
 mod compile;
 mod dimension;
@@ -25,6 +26,7 @@ mod windowed;
 
 use std::sync::Arc;
 
+pub use as_of::plan;
 pub use branch::{BranchColumn, branch_columns};
 pub(crate) use dimension::{Dimension, STATES};
 pub(crate) use feed::{FEED, feed_table};
@@ -58,6 +60,9 @@ pub struct StaticTable {
     pub identity: String,
     /// True if its rows may change: then it is joined when a view is read, and never while records are folded.
     pub is_late: bool,
+    /// Of a table whose rows are valid from a time on: the column that says it. The last column of its rows is then
+    /// [`VALID_TO`](schemas::column::VALID_TO), and it is joined as of a time.
+    pub valid_from: Option<String>,
 }
 
 /// What a view is compiled from.

@@ -35,6 +35,9 @@ pub const TIME_METHOD: &str = "_time_method";
 /// How wrong the event time may be, milliseconds; null where nobody can know.
 pub const TIME_UNCERTAINTY: &str = "_time_uncertainty_ms";
 
+/// When a row of a table that is joined as of a time is valid no longer; only where views read the table.
+pub const VALID_TO: &str = "_valid_to";
+
 /// The columns of a stream with `time_correction` behind those that are declared.
 pub fn time_columns() -> [ColumnDef; 5] {
     [

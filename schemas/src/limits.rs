@@ -16,6 +16,10 @@ pub const RETRY_AFTER_MAX_S: u64 = 60;
 pub const COLUMNS_MAX: usize = 1_000;
 /// Bytes of a name.
 pub const NAME_BYTES_MAX: usize = 63;
+/// Rows of a table: they are in memory, and in the join of a view.
+pub const TABLE_ROWS_MAX: usize = 10_000_000;
+/// Bytes that the server takes from where a table is loaded from.
+pub const TABLE_BYTES_MAX: usize = 256 * 1_048_576;
 /// Partitions of a stream.
 pub const PARTITIONS_MAX: u32 = 1_024;
 /// Bytes of an SQL text.

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 
 use crate::column::ColumnDef;
+use crate::frozen::Frozen;
 use crate::sink::{SinkDef, SinkTarget, without_password};
 use crate::statement::interval;
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::table::{PostgresRead, TableSource, Validity};
 use crate::transport::{LogKind, Transport};
 use crate::union::UnionDef;
 use crate::view::{Refresh, TableDef, ViewDef};
@@ -42,7 +44,13 @@ fn column(column: &ColumnDef) -> String {
 
 /// `CREATE STREAM …` with every option written out.
 pub fn stream_sql(stream: &StreamDef) -> String {
-    let mut lines: Vec<String> = stream.declared_columns().map(column).collect();
+    let looked_up = |declared: &ColumnDef| -> String {
+        let frozen = stream.transport.frozen.as_ref();
+        let source = frozen.and_then(|frozen| Some((frozen, frozen.source_of(&declared.name)?)));
+        source.map(|(frozen, source)| freeze(frozen, source)).unwrap_or_default()
+    };
+    let mut lines: Vec<String> =
+        stream.declared_columns().map(|declared| column(declared) + &looked_up(declared)).collect();
     if !stream.primary_key.is_empty() {
         let key: Vec<String> = stream.primary_key.iter().map(|name| quoted(name)).collect();
         lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
@@ -69,6 +77,12 @@ pub fn stream_sql(stream: &StreamDef) -> String {
         stream.late.as_str(),
         transport(&stream.transport),
     )
+}
+
+/// The clause of a column that is looked up.
+fn freeze(frozen: &Frozen, source: &str) -> String {
+    let Frozen { name, key, table_key, .. } = frozen;
+    format!(" FREEZE FROM {} ({}) ON {} = {}", quoted(name), quoted(source), quoted(key), quoted(table_key))
 }
 
 /// The options of a stream whose records or whose log are in Kafka; nothing for another one.
@@ -141,15 +155,37 @@ pub fn sink_sql(sink: &SinkDef, view: &str) -> String {
     )
 }
 
-/// `CREATE TABLE … FROM FILE …`
+/// `CREATE TABLE … FROM …` with every option written out, but for secrets in an address.
 pub fn table_sql(table: &TableDef) -> String {
-    let columns: Vec<String> = table.columns.iter().map(column).collect();
+    let mut lines: Vec<String> = table.columns.iter().map(column).collect();
+    let mut options = format!("join = '{}'", table.join.as_str());
+    if let Some(Validity { from, to, key }) = &table.validity {
+        if to.is_none() || !key.is_empty() {
+            let key: Vec<String> = key.iter().chain([from]).map(|name| quoted(name)).collect();
+            lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
+        }
+        let _ = write!(options, ", valid_from = {}", literal(from));
+        if let Some(to) = to {
+            let _ = write!(options, ", valid_to = {}", literal(to));
+        }
+    }
+    let place = literal(&table.source.place());
+    let source = match &table.source {
+        TableSource::File(_) => format!("FILE {place}"),
+        TableSource::Url { .. } => format!("URL {place}"),
+        TableSource::Postgres { read: PostgresRead::Table(name), .. } => {
+            format!("POSTGRES {place} TABLE {}", literal(name))
+        }
+        TableSource::Postgres { read: PostgresRead::Query(sql), .. } => {
+            format!("POSTGRES {place} QUERY {}", literal(sql))
+        }
+    };
+    let refresh = table.refresh_us.map(|us| format!("\n  REFRESH EVERY INTERVAL '{}'", interval::show(us)));
     format!(
-        "CREATE TABLE {} (\n  {}\n) FROM FILE {}\n  WITH (join = '{}')",
+        "CREATE TABLE {} (\n  {}\n) FROM {source}{}\n  WITH ({options})",
         quoted(&table.name),
-        columns.join(",\n  "),
-        literal(&table.source),
-        table.join.as_str()
+        lines.join(",\n  "),
+        refresh.unwrap_or_default(),
     )
 }
 

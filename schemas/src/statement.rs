@@ -1,6 +1,7 @@
 //! Bifold's own SQL statements. Everything else that only reads is handed on to DataFusion as it is.
 #![allow(clippy::result_large_err, reason = "a problem is the body of an answer: large, rare, never in a hot loop")]
 
+mod as_of;
 mod columns;
 mod commands;
 mod copy;
@@ -11,6 +12,7 @@ mod create_view;
 mod cursor;
 mod depth;
 mod foreign;
+mod freeze;
 pub mod interval;
 mod misread;
 mod names;
@@ -20,12 +22,14 @@ mod query;
 mod refresh;
 mod refused;
 mod script;
+mod table_source;
 #[cfg(test)]
 mod tests;
 mod types;
 pub mod union;
 mod windows;
 
+pub use as_of::{AsOf, without_as_of};
 pub use foreign::{foreign, foreign_function};
 pub use names::SCHEMAS;
 pub use places::place_of;
@@ -35,6 +39,7 @@ use crate::column::ColumnDef;
 use crate::problem::{Problem, SqlPosition};
 use crate::sink::{OutputMode, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData};
+use crate::table::{TableSource, Validity};
 use crate::transport::Transport;
 use crate::view::{Refresh, TableJoin};
 
@@ -45,7 +50,7 @@ pub enum Statement {
     CreateStream(CreateStream),
     /// `CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] …`
     CreateView(CreateView),
-    /// `CREATE [OR REPLACE] TABLE … FROM FILE '…' [WITH (join = …)]`
+    /// `CREATE [OR REPLACE] TABLE … FROM FILE | URL | POSTGRES …`
     CreateTable(CreateTable),
     /// `CREATE SINK … FROM view WITH (…)`
     CreateSink(CreateSink),
@@ -73,6 +78,11 @@ pub enum Statement {
         name: String,
         /// True for `INCREMENTAL`.
         incremental: bool,
+    },
+    /// `REFRESH TABLE name`
+    RefreshTable {
+        /// The table.
+        name: String,
     },
     /// `ROLLBACK MATERIALIZED VIEW name TO RUN n`
     Rollback {
@@ -158,7 +168,7 @@ pub struct CreateView {
     pub sql_position: SqlPosition,
 }
 
-/// `CREATE [OR REPLACE] TABLE … FROM FILE`.
+/// `CREATE [OR REPLACE] TABLE … FROM …`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateTable {
     /// Name.
@@ -169,10 +179,14 @@ pub struct CreateTable {
     pub or_replace: bool,
     /// When views join it: `WITH (join = …)`, default late.
     pub join: TableJoin,
+    /// When each row is valid: `WITH (valid_from = …)`.
+    pub validity: Option<Validity>,
     /// Columns.
     pub columns: Vec<ColumnDef>,
-    /// The CSV file.
-    pub file: String,
+    /// Where its rows come from.
+    pub source: TableSource,
+    /// `REFRESH EVERY INTERVAL '…'`, microseconds.
+    pub refresh_us: Option<i64>,
 }
 
 /// `CREATE SINK`, its options checked.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::frozen::Frozen;
+
 /// Where a stream's log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,6 +64,9 @@ pub struct Transport {
     /// Brokers of the topic or of the log, `host:port,…`; none: those of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brokers: Option<String>,
+    /// What is looked up when a record comes in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Frozen>,
 }
 
 impl Transport {

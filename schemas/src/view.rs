@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::position::Cut;
 use crate::stream::LatePolicy;
+use crate::table::{TableSource, Validity};
 
 /// When the batch layer recomputes a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +89,7 @@ impl TableJoin {
     }
 }
 
-/// A table: rows loaded from a file, kept in the data folder. Its content changes as a whole, by a new version.
+/// A table: rows loaded from somewhere, kept in the store. Its content changes as a whole, by a new version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableDef {
     /// Names all of its files.
@@ -97,13 +98,19 @@ pub struct TableDef {
     pub name: String,
     /// Declared columns, in order.
     pub columns: Vec<crate::column::ColumnDef>,
-    /// The file it was loaded from, as written.
-    pub source: String,
+    /// Where it was loaded from, as written.
+    pub source: TableSource,
+    /// `REFRESH EVERY INTERVAL '…'`: how often the server loads it again, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_us: Option<i64>,
     /// Which load this is.
     pub version: u32,
     /// When views join it.
     #[serde(default, skip_serializing_if = "TableJoin::is_pinned")]
     pub join: TableJoin,
+    /// When each row is valid, of a table that is joined as of a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity: Option<Validity>,
     /// Rows in this version.
     pub rows: u64,
     /// Microseconds since the epoch.

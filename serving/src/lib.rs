@@ -15,6 +15,7 @@ pub mod format;
 pub mod http;
 pub mod lookup;
 pub mod parts;
+pub mod postgres;
 pub mod problem;
 pub mod sinks;
 pub mod source;

@@ -13,7 +13,7 @@ use operators::{View, ViewSource, states};
 use schemas::documents::run::RunDocument;
 use schemas::problem::SqlPosition;
 use schemas::view::{Refresh, TableDef, TableJoin};
-use schemas::{Catalog, Certificate, Cut, LatePolicy, Limits, ViewDef};
+use schemas::{Catalog, Certificate, Cut, LatePolicy, Limits, TableSource, ViewDef};
 use storage::Store;
 use storage::clock::ManualClock;
 use storage::layers::{Runs, Snapshots};
@@ -60,9 +60,11 @@ impl World {
             id: TABLE,
             name: "regions".into(),
             columns: vec![],
-            source: "regions.csv".into(),
+            source: TableSource::File("regions.csv".into()),
+            refresh_us: None,
             version: 1,
             join: TableJoin::Pinned,
+            validity: None,
             rows: 2,
             created_at_us: NOW_US,
         };

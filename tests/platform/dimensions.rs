@@ -1,5 +1,9 @@
 //! Tables that change, joined when a view is read: under load, over restarts, and what is refused.
 
+mod as_of;
+mod freeze;
+mod sources;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ mod cases;
 mod crash;
 mod example;
 mod kafka;
-mod postgres;
+pub(crate) mod postgres;
 mod receiver;
 
 use std::collections::BTreeMap;

@@ -30,9 +30,12 @@ const SETTING: &str = "CREATE STREAM s (id TEXT NOT NULL, k TEXT, x DOUBLE PRECI
     CREATE STREAM t (id TEXT NOT NULL, y BIGINT, PRIMARY KEY (id)); \
     CREATE STREAM posts (id TEXT NOT NULL, tags TEXT[], PRIMARY KEY (id)); \
     CREATE TABLE d (k TEXT, name TEXT) FROM FILE 'd.csv'; \
+    CREATE TABLE e (k TEXT, since TIMESTAMPTZ, name TEXT, PRIMARY KEY (k, since)) FROM FILE 'e.csv' WITH (valid_from = 'since'); \
     CREATE MATERIALIZED VIEW base AS SELECT k, count(*) AS c FROM s GROUP BY k";
 
 const DIMENSION: &str = "k,name\na,alpha\nb,beta\n";
+const VERSIONED: &str =
+    "k,since,name\na,2024-01-01T00:00:00Z,old\na,2024-01-01T00:30:00Z,new\nb,2024-01-01T01:00:00Z,beta\n";
 
 /// One snippet: its texts by the name of their section.
 struct Case {
@@ -92,7 +95,7 @@ impl Case {
 }
 
 async fn set_up(client: &Client) {
-    client.try_sql(json!({ "sql": SETTING, "files": { "d.csv": DIMENSION } })).await.unwrap();
+    client.try_sql(json!({ "sql": SETTING, "files": { "d.csv": DIMENSION, "e.csv": VERSIONED } })).await.unwrap();
     let line = |(id, k, x, n, at): &(&str, &str, f64, i64, &str)| {
         json!({ "id": id, "k": k, "x": x, "n": n, "at": format!("2024-01-01T{at}:00Z") }).to_string() + "\n"
     };

@@ -20,12 +20,11 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, SessionContext};
 use operators::{
-    LateralPlanner, StateSource, StaticTable, View, buckets, merged, session, states, windows, without_lateral,
+    LateralPlanner, StateSource, StaticTable, View, buckets, merged, plan, session, states, windows, without_lateral,
 };
 use schemas::column::{APPEND_TIME, PROCESSING_TIME};
 use schemas::documents::certificate::OracleCheck;
 use schemas::problem::SqlPosition;
-use schemas::statement::plain_windows;
 use schemas::{Code, LatePolicy, Problem, StreamDef};
 
 use super::not_sampled;
@@ -133,13 +132,15 @@ impl Oracle<'_> {
         let context = SessionContext::new_with_state(state);
         context.register_table(self.stream.name.as_str(), records)?;
         let current = |table: &'_ StaticTable| dimension.filter(|current| current.name == table.name).cloned();
-        for table in self.tables.iter().map(|table| current(table).unwrap_or_else(|| table.clone())) {
+        let tables = self.tables.iter().map(|table| current(table).unwrap_or_else(|| table.clone()));
+        let tables: Vec<StaticTable> = tables.collect();
+        for table in &tables {
             let Some(schema) = table.rows.first().map(RecordBatch::schema) else { continue };
             context
                 .register_table(table.name.as_str(), Arc::new(MemTable::try_new(schema, vec![table.rows.clone()])?))?;
         }
-        let frame = context.sql(&plain_windows(self.sql)).await?;
-        let (state, plan) = frame.into_parts();
+        let state = context.state();
+        let plan = plan(&state, self.sql, &tables).await?;
         let frame = DataFrame::new(state, without_lateral(plan)?);
         let expressions = output_expressions(frame.logical_plan());
         let schema = Arc::new(frame.schema().as_arrow().clone());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use schemas::TableSource;
 use schemas::statement::{Statement, parse_script};
 
 use super::Session;
@@ -58,16 +59,17 @@ pub fn script_request(sql: String, folder: &Path) -> anyhow::Result<SqlRequest> 
     let (mut files, mut bytes) = (BTreeMap::new(), 0);
     for placed in statements {
         let Statement::CreateTable(table) = placed.statement else { continue };
-        let path = folder.join(&table.file);
+        let TableSource::File(file) = table.source else { continue };
+        let path = folder.join(&file);
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        if files.contains_key(&table.file) {
+        if files.contains_key(&file) {
             continue;
         }
         // what is too large is not read; a string in JSON is never shorter than its text
         let content = if metadata.len() > FILES_BYTES_MAX { None } else { Some(read_text(&path, &table.name)?) };
         bytes += content.as_deref().map_or(metadata.len(), json_bytes);
         if let Some(content) = content.filter(|_| bytes <= FILES_BYTES_MAX) {
-            files.insert(table.file, content);
+            files.insert(file, content);
             continue;
         }
         let text = format!(

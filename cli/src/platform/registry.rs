@@ -8,6 +8,7 @@ use batch::landing::LandingParts;
 use batch::{BatchView, Landing};
 use futures::future::join_all;
 use ingest::Connector;
+use ingest::frozen::FrozenTable;
 use operators::{StaticTable, View, ViewSource};
 use parking_lot::RwLock;
 use schemas::problem::SqlPosition;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 mod claims;
+mod streams;
 mod tables;
 mod topics;
 mod waiting;
@@ -34,6 +36,7 @@ use super::folder::DataFolder;
 use super::gate::Progress;
 use super::static_tables;
 use super::surroundings::LogPlace;
+use super::table_sources::TableSources;
 use super::tasks::Tasks;
 use crate::config::KafkaSection;
 
@@ -62,6 +65,7 @@ pub(crate) struct RegistryParts {
     pub(crate) kafka: KafkaSection,
     /// None: the data folder, or Kafka.
     pub(crate) logs: Option<Arc<dyn LogPlace>>,
+    pub(crate) table_sources: TableSources,
 }
 
 /// An open stream.
@@ -93,6 +97,8 @@ pub(crate) struct Registry {
     views: RwLock<BTreeMap<Uuid, Arc<BatchView>>>,
     /// Static tables by id and version.
     tables: RwLock<BTreeMap<(Uuid, u32), Arc<StaticTable>>>,
+    /// Of tables that streams look values up in, the newest version, by id and column.
+    frozen: RwLock<BTreeMap<(Uuid, String), Arc<FrozenTable>>>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -112,6 +118,7 @@ impl Registry {
             waiting: RwLock::default(),
             views: RwLock::default(),
             tables: RwLock::default(),
+            frozen: RwLock::default(),
         });
         registry.claim_views(&catalog).await?;
         for table in &catalog.tables {
@@ -347,27 +354,6 @@ impl Backlogs for Registry {
 
     fn chain_bytes(&self, stream: Uuid) -> u64 {
         self.parts.speed.stream(stream).map_or(0, |speed| speed.chain_bytes() as u64)
-    }
-}
-
-impl ingest::service::Streams for Registry {
-    fn stream(&self, name: &str) -> Option<Arc<StreamDef>> {
-        let open = self.streams.read().values().find(|open| open.def.name == name).map(|open| Arc::clone(&open.def));
-        open.or_else(|| self.waiting().into_iter().map(|waiting| waiting.def).find(|def| def.name == name))
-    }
-
-    fn names(&self) -> Vec<String> {
-        let open = self.streams();
-        let waiting = self.waiting();
-        open.iter()
-            .map(|open| &open.def)
-            .chain(waiting.iter().map(|waiting| &waiting.def))
-            .map(|def| def.name.clone())
-            .collect()
-    }
-
-    fn closed(&self, stream: Uuid) -> Option<Problem> {
-        self.waiting.read().get(&stream).map(Waiting::problem)
     }
 }
 

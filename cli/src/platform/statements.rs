@@ -4,10 +4,12 @@ mod compile;
 mod copy;
 mod create;
 mod drop;
+mod freeze;
 mod refresh;
 mod rehearsal;
 pub(super) mod show;
 mod sinks;
+mod tables;
 mod union;
 
 use std::collections::BTreeMap;
@@ -16,8 +18,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use batch::RunService;
 use ingest::service::IngestService;
+use schemas::problem::SqlPosition;
 use schemas::statement::{Placed, Statement};
-use schemas::{Code, Problem};
+use schemas::{Code, Problem, TableDef};
 use serving::parts::{Rehearsal, StatementAnswer, Statements};
 use storage::layers::Runs;
 use tokio::sync::Mutex;
@@ -47,6 +50,15 @@ impl StatementService {
         let importer = copy::Importer::new(Arc::clone(&registry), Arc::clone(&ingest), stop.clone());
         Self { registry, runs, ingest, changing: Mutex::new(()), importer, stop }
     }
+
+    /// The tables of the catalogue.
+    pub(super) fn tables(&self) -> Vec<TableDef> {
+        self.registry.parts.catalog.current().tables.clone()
+    }
+
+    pub(super) fn now_us(&self) -> i64 {
+        self.registry.parts.clock.now_us()
+    }
 }
 
 /// An answer of one line.
@@ -59,6 +71,14 @@ impl Statements for StatementService {
     async fn execute(&self, placed: &Placed, files: &BTreeMap<String, String>) -> Result<StatementAnswer, Problem> {
         match &placed.statement {
             Statement::Refresh { name, incremental } => return self.refresh(name, *incremental).await,
+            Statement::CreateTable(create) => return self.create_table(create, files).await,
+            Statement::RefreshTable { name } => {
+                let refreshed = self.refresh_table(name).await;
+                return refreshed.map_err(|problem| match problem.code {
+                    Code::Unsupported => problem.at(&placed.text, SqlPosition { line: 1, column: 1 }),
+                    _ => problem,
+                });
+            }
             Statement::Copy(copy) => return self.copy(copy).await,
             Statement::Show(kind) => return show::show(&self.registry.parts.catalog.current(), *kind),
             Statement::ShowCreate { kind, name } => {
@@ -70,7 +90,6 @@ impl Statements for StatementService {
         match &placed.statement {
             Statement::CreateStream(create) => self.create_stream(create).await,
             Statement::CreateView(create) => self.create_view(create, &placed.text).await,
-            Statement::CreateTable(create) => self.create_table(create, files).await,
             Statement::CreateSink(create) => self.create_sink(create, &placed.text).await,
             Statement::Drop { kind, name, if_exists } => self.drop(*kind, name, *if_exists).await,
             Statement::Rollback { name, run } => {

@@ -1,27 +1,27 @@
-//! Static tables: rows read once from CSV, kept as Parquet in the store.
+//! Static tables: rows read from CSV, kept as Parquet in the store.
 
 use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::cast;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use operators::StaticTable;
+use operators::validity::with_ends;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use schemas::limits::TABLE_ROWS_MAX;
 use schemas::{Code, ColumnDef, Problem, TableDef, TableJoin};
 use storage::paths;
 use storage::store::Store;
 
-/// Rows of a table that fit into memory and into the join of a view.
-const ROWS_MAX: usize = 10_000_000;
-
-fn schema_of(columns: &[ColumnDef]) -> SchemaRef {
+pub(crate) fn schema_of(columns: &[ColumnDef]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(ColumnDef::field).collect::<Vec<_>>()))
 }
 
 /// Reads CSV with a header line that names the declared columns, in any order; others are ignored.
-pub(crate) fn parse_csv(name: &str, columns: &[ColumnDef], text: &str) -> Result<RecordBatch, Problem> {
+pub(crate) fn parse_csv(def: &TableDef, text: &str) -> Result<RecordBatch, Problem> {
+    let (name, columns) = (&def.name, &def.columns);
     let bad = |what: String| Problem::new(Code::BadRequest, format!("table {name}: {what}"));
     let header = text.lines().next().ok_or_else(|| bad("the file is empty".into()))?;
     let names: Vec<String> = header.split(',').map(|word| word.trim().trim_matches('"').to_owned()).collect();
@@ -47,9 +47,9 @@ pub(crate) fn parse_csv(name: &str, columns: &[ColumnDef], text: &str) -> Result
     for rows in &parts {
         typed.push(in_order(rows, columns, &schema).map_err(|e| bad(e.to_string()))?);
     }
-    let rows = arrow::compute::concat_batches(&schema, &typed).map_err(|e| bad(e.to_string()))?;
-    if rows.num_rows() > ROWS_MAX {
-        return Err(bad(format!("{} rows; at most {ROWS_MAX}", rows.num_rows())));
+    let rows = concat_batches(&schema, &typed).map_err(|e| bad(e.to_string()))?;
+    if rows.num_rows() > TABLE_ROWS_MAX {
+        return Err(bad(format!("{} rows; at most {TABLE_ROWS_MAX}", rows.num_rows())));
     }
     Ok(rows)
 }
@@ -92,39 +92,59 @@ pub(crate) async fn forget_before(store: &Store, old: &TableDef) {
 /// Reads a version of a table.
 pub(crate) async fn load(store: &Store, def: &TableDef) -> anyhow::Result<StaticTable> {
     let bytes = store.get(&paths::table(def.id, def.version)).await?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(ROWS_MAX).build()?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(TABLE_ROWS_MAX).build()?;
     let mut rows: Vec<RecordBatch> = reader.collect::<Result<_, _>>()?;
     let schema = schema_of(&def.columns);
     if rows.is_empty() {
         rows.push(RecordBatch::new_empty(Arc::clone(&schema)));
     }
     let rows = rows.iter().map(|part| in_order(part, &def.columns, &schema)).collect::<Result<_, _>>()?;
-    Ok(table(def, rows))
+    table(def, rows).map_err(|problem| anyhow::anyhow!(problem.text()))
 }
 
 /// A table as views and queries read it.
-pub(crate) fn table(def: &TableDef, rows: Vec<RecordBatch>) -> StaticTable {
+///
+/// # Errors
+/// Its rows are valid at times that exclude each other.
+pub(crate) fn table(def: &TableDef, rows: Vec<RecordBatch>) -> Result<StaticTable, Problem> {
     let is_late = def.join == TableJoin::Late;
     // what is joined after ⊕ is no part of what states mean: its version may change
     let identity = if is_late { def.id.to_string() } else { format!("{}/{}", def.id, def.version) };
-    StaticTable { name: def.name.clone(), rows, identity, is_late }
+    let Some(validity) = &def.validity else {
+        return Ok(StaticTable { name: def.name.clone(), rows, identity, is_late, valid_from: None });
+    };
+    let schema = schema_of(&def.columns);
+    let rows = concat_batches(&schema, &rows).map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
+    let rows = vec![with_ends(&def.name, &rows, validity)?];
+    Ok(StaticTable { name: def.name.clone(), rows, identity, is_late, valid_from: Some(validity.from.clone()) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::SqlType;
+    use schemas::{SqlType, TableSource};
 
-    fn columns() -> Vec<ColumnDef> {
+    fn ads() -> TableDef {
         let column = |name: &str, sql_type| ColumnDef { name: name.into(), sql_type, nullable: true };
-        vec![column("ad_id", SqlType::Text), column("n", SqlType::Int)]
+        TableDef {
+            id: uuid::Uuid::nil(),
+            name: "ads".into(),
+            columns: vec![column("ad_id", SqlType::Text), column("n", SqlType::Int)],
+            source: TableSource::File("ads.csv".into()),
+            refresh_us: None,
+            version: 1,
+            join: TableJoin::Late,
+            validity: None,
+            rows: 0,
+            created_at_us: 0,
+        }
     }
 
     #[test]
     fn header_decides_the_order() {
-        let rows = parse_csv("ads", &columns(), "n,other,ad_id\n1,x,a\n2,y,\"b,c\"\n").unwrap();
+        let rows = parse_csv(&ads(), "n,other,ad_id\n1,x,a\n2,y,\"b,c\"\n").unwrap();
         assert_eq!(rows.num_rows(), 2);
-        assert_eq!(rows.schema(), schema_of(&columns()));
+        assert_eq!(rows.schema(), schema_of(&ads().columns));
         let names = arrow::array::AsArray::as_string_view(rows.column(0));
         assert_eq!(names.value(1), "b,c");
     }
@@ -132,7 +152,7 @@ mod tests {
     #[test]
     fn bad_files_are_refused() {
         for (text, word) in [("", "empty"), ("ad_id\nx\n", "no column n"), ("ad_id,n\nx,seven\n", "seven")] {
-            let problem = parse_csv("ads", &columns(), text).unwrap_err();
+            let problem = parse_csv(&ads(), text).unwrap_err();
             assert!(problem.detail.contains(word), "{}", problem.detail);
         }
     }

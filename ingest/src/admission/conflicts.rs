@@ -62,7 +62,12 @@ fn different(sent: &ArrayRef, kept: &ArrayRef) -> Result<BooleanArray, ArrowErro
 /// What the client sent, and not what the platform makes of it: of a corrected time, what it was made from.
 fn compared_columns(stream: &StreamDef) -> Vec<usize> {
     let corrected = stream.time_column.as_deref().filter(|_| stream.corrects_time());
-    let sent = |column: &&ColumnDef| !is_reserved(&column.name) && Some(column.name.as_str()) != corrected;
+    let looked_up =
+        |name: &str| stream.transport.frozen.as_ref().is_some_and(|frozen| frozen.source_of(name).is_some());
+    let sent = |column: &&ColumnDef| {
+        let name = column.name.as_str();
+        !is_reserved(name) && Some(name) != corrected && !looked_up(name)
+    };
     let names = stream.columns.iter().filter(sent).map(|column| column.name.as_str());
     let created = corrected.map(|_| CREATED_TIME);
     names.chain(created).filter_map(|name| stream.column_index(name)).collect()

@@ -17,6 +17,7 @@ use crate::admission::parts::Part;
 use crate::admission::series::UnderWay;
 use crate::dead_letters::{Sender, TopicPlace};
 use crate::decode::{BadRecord, decode};
+use crate::frozen::Lookup;
 use crate::identity::identities;
 use crate::receipts::Entry;
 use crate::times::Timing;
@@ -114,17 +115,22 @@ impl Connector {
 
 /// By partition.
 pub(super) fn decode_all(
-    stream: &StreamDef,
+    (stream, lookup): (&StreamDef, &Lookup),
     limits: &Limits,
     epoch: u32,
     mut fetched: Vec<TopicRecords>,
 ) -> Result<Vec<Intake>, Problem> {
     fetched.sort_by_key(|records| records.partition);
-    fetched.into_iter().map(|records| decode_one(stream, limits, epoch, records)).collect()
+    fetched.into_iter().map(|records| decode_one((stream, lookup), limits, epoch, records)).collect()
 }
 
-fn decode_one(stream: &StreamDef, limits: &Limits, epoch: u32, records: TopicRecords) -> Result<Intake, Problem> {
-    let decoded = decode(stream, limits, &records.payload, &records.values)?;
+fn decode_one(
+    (stream, lookup): (&StreamDef, &Lookup),
+    limits: &Limits,
+    epoch: u32,
+    records: TopicRecords,
+) -> Result<Intake, Problem> {
+    let decoded = lookup.decode(stream, |sent| decode(sent, limits, &records.payload, &records.values))?;
     let identities = identities(stream, &decoded.rows)?.unwrap_or_default();
     let mut good_at = Vec::with_capacity(decoded.rows.num_rows());
     let mut bad_at = Vec::with_capacity(decoded.bad.len());
@@ -158,14 +164,51 @@ mod tests {
     use arrow::datatypes::{Int32Type, Int64Type};
     use schemas::{RecordFormat, TopicSource, Transport};
 
+    use schemas::frozen::Frozen;
+    use schemas::{ColumnDef, SqlType};
+
     use super::*;
+    use crate::frozen::FrozenTable;
     use crate::testing::stream;
+
+    /// Records of a topic are filled as those of a request are.
+    #[test]
+    fn records_of_a_topic_look_values_up() {
+        let source = Some(TopicSource { topic: "t".into(), format: RecordFormat::Json });
+        let frozen = Frozen {
+            table: Uuid::nil(),
+            name: "labels".into(),
+            key: "id".into(),
+            table_key: "k".into(),
+            columns: vec![("label".into(), "label".into())],
+        };
+        let transport = Transport { source, frozen: Some(frozen), ..Transport::default() };
+        let mut stream = StreamDef { transport, ..stream("s", 1) };
+        stream.columns.push(ColumnDef { name: "label".into(), sql_type: SqlType::Text, nullable: true });
+        stream.columns.push(schemas::frozen::version_column());
+        let column =
+            |values: [&str; 2]| -> ArrayRef { Arc::new(arrow::array::StringViewArray::from_iter_values(values)) };
+        let rows =
+            RecordBatch::try_from_iter([("k", column(["a", "b"])), ("label", column(["first", "second"]))]).unwrap();
+        let table = Arc::new(FrozenTable::of("labels", 4, &rows, "k").unwrap());
+        let lookup = Lookup::new(move |_| Ok(Arc::clone(&table)));
+        let payload = br#"{"id":"b","event_time":1,"label":"mine"}{"id":"c","event_time":2}"#.to_vec();
+        let values = vec![0..40, 40..payload.len()];
+        let records = TopicRecords { payload, values, offsets: vec![7, 8], ..TopicRecords::default() };
+        let found = decode_one((&stream, &lookup), &Limits::default(), 1, records).unwrap();
+        assert_eq!(found.part.rows.schema(), stream.arriving_schema());
+        let label = stream.column_index("label").unwrap();
+        let labels: Vec<_> = found.part.rows.column(label).as_string_view().iter().collect();
+        assert_eq!(labels, [Some("second"), None]);
+        assert_eq!(found.part.rows.column(label + 1).as_primitive::<Int32Type>().values().to_vec(), [4, 4]);
+    }
 
     #[test]
     fn rows_and_bad_records_keep_their_offsets() {
         let source = Some(TopicSource { topic: "t".into(), format: RecordFormat::Json });
         let stream = StreamDef { transport: Transport { source, ..Transport::default() }, ..stream("s", 2) };
         let values = [r#"{"id":"a","event_time":1}"#, "{", r#"{"id":"b","event_time":2}"#, "", r#"{"id":1}"#];
+        let lookup = Lookup::new(|stream| Err(Problem::new(Code::Internal, stream.name.clone())));
         let mut records = TopicRecords { partition: 1, ..TopicRecords::default() };
         for (offset, value) in [10, 11, 14, 15, 99].into_iter().zip(values) {
             let from = records.payload.len();
@@ -173,7 +216,7 @@ mod tests {
             records.values.push(from..records.payload.len());
             records.offsets.push(offset);
         }
-        let found = decode_one(&stream, &Limits::default(), 3, records).unwrap();
+        let found = decode_one((&stream, &lookup), &Limits::default(), 3, records).unwrap();
         assert_eq!((found.part.partition, found.part.identities.len()), (1, 2));
         assert_eq!(found.part.rows.schema(), stream.arriving_schema());
         let columns = found.part.rows.columns();

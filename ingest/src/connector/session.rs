@@ -44,7 +44,8 @@ impl Connector {
     ) -> Result<(), Problem> {
         let (stream, limits, number) = (Arc::clone(&self.parts.stream), self.parts.limits.clone(), epoch.number);
         let series = self.admission.begin_series().await.map_err(|error| error.problem())?;
-        let steps = ahead::read(reader, READ, move |records| decode_all(&stream, &limits, number, records));
+        let lookup = self.parts.lookup.clone();
+        let steps = ahead::read(reader, READ, move |records| decode_all((&stream, &lookup), &limits, number, records));
         self.let_in(steps, &Reading { epoch, places, facts, series }).await
     }
 

@@ -20,6 +20,7 @@ use crate::admission::{Admission, Memory};
 use crate::backlog::Backlog;
 use crate::dead_letters::{DeadLetters, Sender};
 use crate::decode::BadRecord;
+use crate::frozen::Lookup;
 use crate::identity::identities;
 use crate::payload::{inflate, split};
 use crate::receipts::{Entry, Receipts};
@@ -39,6 +40,7 @@ pub(crate) struct Door {
     pub(super) dead_letters: DeadLetters,
     pub(super) receipts: Receipts,
     pub(super) backlog: Backlog,
+    pub(super) lookup: Lookup,
     /// One replay at a time: none replays what another is about to mark.
     pub(super) replaying: tokio::sync::Mutex<()>,
 }
@@ -76,6 +78,10 @@ impl Door {
             receipts: Receipts::new(Arc::clone(&log), Arc::clone(&dead_letters), receipts),
             dead_letters: DeadLetters::new(dead_letters, clock(), limits),
             backlog: Backlog::new(parts.backlogs.clone(), limits),
+            lookup: {
+                let streams = Arc::clone(&parts.streams);
+                Lookup::new(move |stream| streams.frozen(stream))
+            },
             replaying: tokio::sync::Mutex::default(),
             log,
             stream,
@@ -103,11 +109,11 @@ impl Door {
         payload.timing.received_us.get_or_insert_with(|| self.clock.now_us());
         let wire_bytes = payload.bytes.len();
         let inline = wire_bytes <= INLINE_BYTES_MAX && payload.encoding == super::Encoding::Identity;
-        let (stream, limits) = (Arc::clone(&self.stream), Arc::clone(&self.limits));
+        let (stream, limits, lookup) = (Arc::clone(&self.stream), Arc::clone(&self.limits), self.lookup.clone());
         let (prepared, reservation) = if inline {
-            prepare(&stream, &limits, payload, reservation)?
+            prepare((&stream, &lookup), &limits, payload, reservation)?
         } else {
-            let work = tokio::task::spawn_blocking(move || prepare(&stream, &limits, payload, reservation));
+            let work = tokio::task::spawn_blocking(move || prepare((&stream, &lookup), &limits, payload, reservation));
             work.await.map_err(|_| Problem::new(Code::Internal, "ingest: the decoder failed"))??
         };
         counter!("bifold_ingest_bytes_total", "stream" => self.stream.name.clone()).increment(wire_bytes as u64);
@@ -208,7 +214,7 @@ pub(super) fn first_errors(bad: Vec<BadRecord>) -> Vec<RecordError> {
 }
 
 fn prepare(
-    stream: &StreamDef,
+    (stream, lookup): (&StreamDef, &Lookup),
     limits: &Limits,
     payload: Payload,
     mut reservation: Reservation,
@@ -226,7 +232,8 @@ fn prepare(
     }
     reservation.hold(payload.len().max(wire_bytes).saturating_add(rows_bytes))?;
     let received_us = timing.received_us.unwrap_or_default();
-    let decoded = decode_corrected(stream, limits, &payload, &records, received_us, &|_| timing)?;
+    let decoded =
+        lookup.decode(stream, |sent| decode_corrected(sent, limits, &payload, &records, received_us, &|_| timing))?;
     let received = decoded.received();
     let parts = parts_of(stream, decoded.rows)?;
     let sender = Sender { content_type, request_id: Uuid::now_v7().to_string(), timing, topic: None };

@@ -267,7 +267,9 @@ impl Door {
         }
         let timing = |index: usize| tried[index].timing();
         let now_us = self.clock.now_us();
-        let decoded = decode_corrected(&self.stream, &self.limits, &payload, &records, now_us, &timing)?;
+        let decoded = self
+            .lookup
+            .decode(&self.stream, |sent| decode_corrected(sent, &self.limits, &payload, &records, now_us, &timing))?;
         Ok((tried, decoded))
     }
 

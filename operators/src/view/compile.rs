@@ -22,8 +22,9 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use futures::executor::block_on;
 use schemas::column::{OFFSET, PARTITION};
 use schemas::limits::MICRO_BATCH_ROWS;
-use schemas::{Code, LatePolicy, Problem, statement};
+use schemas::{Code, LatePolicy, Problem};
 
+use super::as_of;
 use super::branch::merge_hash;
 use super::feed::{bind_to_feed, feed_table, readable_schema};
 use super::finality::{self, Finality};
@@ -44,8 +45,7 @@ const STATE_VERSION: u32 = 1;
 pub(super) fn compile(source: &ViewSource<'_>) -> Result<View, Problem> {
     let to_problem = |e: DataFusionError| error::problem(&e, source.sql, source.position);
     let planner = planning_state(source).map_err(to_problem)?;
-    let sql = statement::plain_windows(source.sql);
-    let logical = block_on(planner.create_logical_plan(&sql)).map_err(to_problem)?;
+    let logical = block_on(as_of::plan(&planner, source.sql, source.tables)).map_err(to_problem)?;
     check_statement(&logical)?;
     check_policy(source)?;
     let logical = without_lateral(logical).and_then(distinct_as_groups).map_err(to_problem)?;

@@ -45,7 +45,13 @@ fn table(version: u32, pairs: &[(&str, &str)]) -> StaticTable {
     let columns =
         [("code", column(pairs.iter().map(|p| p.0).collect())), ("label", column(pairs.iter().map(|p| p.1).collect()))];
     let rows = RecordBatch::try_from_iter(columns).unwrap();
-    StaticTable { name: "t".into(), rows: vec![rows], identity: format!("t/{version}"), is_late: false }
+    StaticTable {
+        name: "t".into(),
+        rows: vec![rows],
+        identity: format!("t/{version}"),
+        is_late: false,
+        valid_from: None,
+    }
 }
 
 fn compile_with(sql: &str, late: LatePolicy, tables: &[StaticTable]) -> Result<Arc<View>, Problem> {

@@ -23,6 +23,7 @@ use crate::column::{ColumnDef, SqlType};
 use crate::position::Cut;
 use crate::sink::{OutputMode, SinkDef, SinkTarget};
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::table::TableSource;
 use crate::union::UnionDef;
 use crate::view::{Refresh, TableDef, TableJoin, ViewDef};
 
@@ -110,9 +111,11 @@ fn catalog_v1() {
             id: TABLE,
             name: "ads".into(),
             columns: vec![ColumnDef { name: "ad_id".into(), sql_type: SqlType::Text, nullable: false }],
-            source: "ads.csv".into(),
+            source: TableSource::File("ads.csv".into()),
+            refresh_us: None,
             version: 3,
             join: TableJoin::Pinned,
+            validity: None,
             rows: 1_000,
             created_at_us: TIME_US,
         }],

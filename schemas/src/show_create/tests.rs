@@ -11,6 +11,7 @@ use crate::position::Cut;
 use crate::sink::SinkDef;
 use crate::statement::{CreateStream, CreateTable, CreateView, SCHEMAS, Statement, parse_script};
 use crate::stream::{LatePolicy, OnBadData, StreamDef};
+use crate::table::{PostgresRead, TableSource};
 use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
 use crate::view::{Refresh, TableDef, TableJoin, ViewDef};
 
@@ -150,6 +151,17 @@ fn parsed(sql: &str) -> Statement {
     placed.remove(0).statement
 }
 
+/// Without a secret, which is not shown.
+fn table_source() -> impl Strategy<Value = TableSource> {
+    let text = || "[^\\x00]{0,20}x";
+    let read = prop_oneof![text().prop_map(PostgresRead::Table), text().prop_map(PostgresRead::Query)];
+    prop_oneof![
+        text().prop_map(TableSource::File),
+        "[a-z'/]{0,20}".prop_map(|path| TableSource::Url { url: format!("https://host/{path}") }),
+        read.prop_map(|read| TableSource::Postgres { postgres: "postgres://me@host/db".into(), read }),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -174,13 +186,17 @@ proptest! {
     }
 
     #[test]
-    fn table_round_trips(name in name(), columns in columns(), source in "[^\\x00]{1,20}", is_late in any::<bool>()) {
+    fn table_round_trips(
+        name in name(), columns in columns(), source in table_source(), is_late in any::<bool>(),
+        every in proptest::option::of(1_000_000..86_400_000_000_000_i64),
+    ) {
         let join = if is_late { TableJoin::Late } else { TableJoin::Pinned };
+        let refresh_us = every.filter(|_| is_late && source.is_read_by_the_server());
         let table = TableDef {
-            id: Uuid::nil(), name, columns, source, version: 1, join, rows: 0, created_at_us: 0,
+            id: Uuid::nil(), name, columns, source, refresh_us, version: 1, join, validity: None, rows: 0, created_at_us: 0,
         };
         prop_assert_eq!(parsed(&table_sql(&table)), Statement::CreateTable(CreateTable {
-            name: table.name, if_not_exists: false, or_replace: false, join, columns: table.columns, file: table.source,
+            name: table.name, if_not_exists: false, or_replace: false, join, validity: None, columns: table.columns, source: table.source, refresh_us,
         }));
     }
 }

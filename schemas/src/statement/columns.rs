@@ -3,6 +3,7 @@
 use sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
+use super::freeze::{Freeze, freeze};
 use super::interval::interval;
 use super::names;
 use super::types::sql_type;
@@ -22,6 +23,8 @@ pub(super) struct Declared {
     pub(super) position: SqlPosition,
     /// `NULL` was written out.
     pub(super) explicit_null: bool,
+    /// `FREEZE FROM …`
+    pub(super) freeze: Option<Freeze>,
 }
 
 /// `WATERMARK FOR column AS column - INTERVAL '…'`
@@ -87,7 +90,7 @@ fn column(cursor: &mut Cursor<'_, '_>, list: &mut Columns) -> Result<(), Problem
     }
     let sql_type = sql_type(cursor)?;
     let mut declared =
-        Declared { column: ColumnDef { name, sql_type, nullable: true }, position, explicit_null: false };
+        Declared { column: ColumnDef { name, sql_type, nullable: true }, position, explicit_null: false, freeze: None };
     while !matches!(cursor.peek(), None | Some(Token::Comma | Token::RParen)) {
         constraint(cursor, list, &mut declared)?;
     }
@@ -105,6 +108,10 @@ fn constraint(cursor: &mut Cursor<'_, '_>, list: &mut Columns, declared: &mut De
     }
     if cursor.take(&["NULL"]) {
         declared.explicit_null = true;
+        return Ok(());
+    }
+    if cursor.take(&["FREEZE"]) {
+        declared.freeze = Some(freeze(cursor, position)?);
         return Ok(());
     }
     if cursor.take(&["PRIMARY", "KEY"]) {

@@ -154,6 +154,11 @@ fn mistaken_show(cursor: &mut Cursor<'_, '_>) -> Option<Problem> {
 }
 
 fn refresh(cursor: &mut Cursor<'_, '_>) -> Result<Statement, Problem> {
+    if cursor.take(&["REFRESH", "TABLE"]) {
+        let name = names::object(cursor, "a table name")?;
+        cursor.finish()?;
+        return Ok(Statement::RefreshTable { name });
+    }
     cursor.expect(&["REFRESH", "MATERIALIZED", "VIEW"])?;
     let name = names::object(cursor, "a view name")?;
     let incremental = cursor.take(&["INCREMENTAL"]);

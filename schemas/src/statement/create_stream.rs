@@ -3,8 +3,9 @@
 use super::columns::{Columns, Named, columns};
 use super::cursor::{Cursor, with_guess};
 use super::options::{SqlOption, options};
-use super::{CreateStream, names};
+use super::{CreateStream, freeze, names};
 use crate::column::{RECEIVED_TIME, SqlType, time_columns};
+use crate::frozen::version_column;
 use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
 use crate::stream::{LatePolicy, OnBadData};
 use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
@@ -41,6 +42,7 @@ pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream,
     let mut list = columns(cursor)?;
     let primary_key = resolve_key(cursor, &mut list)?;
     let (time_column, watermark_delay_us) = resolve_watermark(cursor, &mut list)?;
+    let frozen = freeze::resolve(cursor, &list, (&primary_key, time_column.as_deref()))?;
     let mut stream = CreateStream {
         name,
         if_not_exists,
@@ -53,7 +55,7 @@ pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream,
         dedup_horizon_us: DEDUP_HORIZON_DEFAULT_US,
         late: LatePolicy::default(),
         on_bad_data: OnBadData::default(),
-        transport: Transport::default(),
+        transport: Transport { frozen, ..Transport::default() },
     };
     if cursor.take(&["WITH"]) {
         set_options(cursor, &mut stream)?;
@@ -61,6 +63,9 @@ pub(super) fn create_stream(cursor: &mut Cursor<'_, '_>) -> Result<CreateStream,
         return Err(cursor.expected_one_of("WITH (…) or the end of the statement", &["WITH"]));
     }
     cursor.finish()?;
+    if stream.transport.frozen.is_some() {
+        stream.columns.push(version_column());
+    }
     Ok(stream)
 }
 
@@ -85,7 +90,7 @@ fn set_options(cursor: &mut Cursor<'_, '_>, stream: &mut CreateStream) -> Result
             return Err(problem.with_hint("add WATERMARK FOR event_time AS event_time - INTERVAL '15 minutes'"));
         }
     }
-    stream.transport = transport(cursor, &options)?;
+    stream.transport = Transport { frozen: stream.transport.frozen.take(), ..transport(cursor, &options)? };
     check_transport(cursor, &options, stream)
 }
 

@@ -62,7 +62,7 @@ fn definition(cursor: &Cursor<'_, '_>) -> Result<(String, bool, SqlPosition), Pr
     let with_data = is(2, "WITH") && is(1, "DATA");
     let suffix = usize::from(with_data) * 2 + usize::from(no_data) * 3;
     let select = &rest[..rest.len() - suffix];
-    query::check(cursor.script, select, cursor.position())?;
+    query::check_definition(cursor.script, select, cursor.position())?;
     let (Some(first), Some(last), Some(start)) = (select.first(), select.last(), cursor.all().first()) else {
         return Err(cursor.expected("a SELECT"));
     };

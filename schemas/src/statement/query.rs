@@ -6,7 +6,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::cursor::{Cursor, with_guess};
 use super::script::{DIALECT, Script, lower_first};
-use super::{misread, names, refused, windows};
+use super::{as_of, misread, names, refused, windows};
 use crate::problem::{Code, Problem, SqlPosition, did_you_mean};
 
 /// Words whose slips of the pen are worth a guess.
@@ -43,11 +43,27 @@ pub(super) fn begins(cursor: &Cursor<'_, '_>) -> bool {
 
 /// Checks that these tokens are one query that only reads. `position` is where they begin.
 pub(super) fn check(script: &Script<'_>, tokens: &[usize], position: SqlPosition) -> Result<(), Problem> {
+    check_with(parser(script, tokens), script, tokens, position)
+        .map_err(|problem| as_of::in_query(script, tokens).unwrap_or(problem))
+}
+
+/// The same of what a view is made from: there, tables may be joined as of a time.
+pub(super) fn check_definition(script: &Script<'_>, tokens: &[usize], position: SqlPosition) -> Result<(), Problem> {
+    let plain = as_of::plain_tokens(tokens_of(script, tokens));
+    let parser = Parser::new(&DIALECT).with_tokens_with_locations(windows::plain_tokens(plain));
+    check_with(parser, script, tokens, position)
+}
+
+fn check_with(
+    mut parser: Parser<'static>,
+    script: &Script<'_>,
+    tokens: &[usize],
+    position: SqlPosition,
+) -> Result<(), Problem> {
     if tokens.is_empty() {
         let detail = "expected a query, found the end of the statement";
         return Err(Problem::new(Code::SyntaxError, detail).at(script.text, position));
     }
-    let mut parser = parser(script, tokens);
     let end = tokens.last().map_or(position, |last| script.position_after(*last));
     let parsed = parser.parse_query().and_then(|query| {
         let next = parser.peek_token();
@@ -105,11 +121,14 @@ pub(super) fn show(cursor: &Cursor<'_, '_>) -> Result<(), Problem> {
 }
 
 fn parser(script: &Script<'_>, tokens: &[usize]) -> Parser<'static> {
-    let tokens: Vec<TokenWithSpan> = match (tokens.first(), tokens.last()) {
+    Parser::new(&DIALECT).with_tokens_with_locations(windows::plain_tokens(tokens_of(script, tokens)))
+}
+
+fn tokens_of(script: &Script<'_>, tokens: &[usize]) -> Vec<TokenWithSpan> {
+    match (tokens.first(), tokens.last()) {
         (Some(first), Some(last)) => script.tokens[*first..=*last].to_vec(),
         _ => vec![],
-    };
-    Parser::new(&DIALECT).with_tokens_with_locations(windows::plain_tokens(tokens))
+    }
 }
 
 /// The first thing in a query that would write. The planner checks subqueries again.

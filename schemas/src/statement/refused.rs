@@ -15,7 +15,7 @@ const CHANGES: &str = "SELECT from the view as often as you like: it answers wit
 const CONTINUOUS: &str = "write CREATE MATERIALIZED VIEW name AS SELECT …";
 const GROWS: &str = "what grows is a CREATE STREAM";
 const TOPICS: &str = "write connector = 'kafka', topic = '…' and brokers = '…' in CREATE STREAM … WITH (…)";
-const NOTHING: &str = "there is CREATE STREAM, CREATE MATERIALIZED VIEW and CREATE TABLE … FROM FILE";
+const NOTHING: &str = "there is CREATE STREAM, CREATE MATERIALIZED VIEW and CREATE TABLE … FROM FILE, URL or POSTGRES";
 
 /// First words of a statement, the code, and the hint.
 const REFUSED: [(&[&str], Code, &str); 56] = [
@@ -42,7 +42,7 @@ const REFUSED: [(&[&str], Code, &str); 56] = [
     (&["CREATE", "CONTINUOUS"], Code::Unsupported, CONTINUOUS),
     (&["CREATE", "LIVE"], Code::Unsupported, CONTINUOUS),
     (&["CREATE", "WINDOW"], Code::Unsupported, CONTINUOUS),
-    (&["CREATE", "DICTIONARY"], Code::Unsupported, "write CREATE TABLE … FROM FILE, and join it"),
+    (&["CREATE", "DICTIONARY"], Code::Unsupported, "write CREATE TABLE … FROM FILE, URL or POSTGRES, and join it"),
     (&["CREATE", "CONNECTION"], Code::Unsupported, TOPICS),
     (&["CREATE", "SECRET"], Code::Unsupported, TOPICS),
     (

@@ -16,9 +16,9 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
-use operators::without_lateral;
+use operators::{StaticTable, without_lateral};
 use schemas::statement::plain_windows;
-use schemas::{Catalog, Code, Problem};
+use schemas::{Catalog, Code, Problem, TableDef};
 
 use super::finality::Finality;
 use super::{
@@ -134,7 +134,7 @@ impl QueryEngine {
                 let rows = self.parts.views.table(def.id);
                 let rows =
                     rows.ok_or_else(|| Problem::new(Code::NotReady, format!("table {} is being loaded", def.name)))?;
-                in_memory(rows.rows.clone())
+                in_memory(declared(&rows, def)?)
             }
             Referenced::Reconciliation(named) => in_memory(vec![system::reconciliation(&self.parts, named).await?]),
             Referenced::DeadLetters(def) => read.listed(system::dead_letters(&self.parts, def).await?),
@@ -174,6 +174,16 @@ impl QueryEngine {
         read.covered.extend(parts);
         table.map_err(|e| internal(&e))
     }
+}
+
+/// A table's rows without the column that only views read.
+fn declared(table: &StaticTable, def: &TableDef) -> Result<Vec<RecordBatch>, Problem> {
+    if table.valid_from.is_none() {
+        return Ok(table.rows.clone());
+    }
+    let columns: Vec<usize> = (0..def.columns.len()).collect();
+    let rows = table.rows.iter().map(|rows| rows.project(&columns)).collect::<Result<_, _>>();
+    rows.map_err(|error| Problem::new(Code::Internal, error.to_string()))
 }
 
 fn internal(error: &DataFusionError) -> Problem {

@@ -5,10 +5,6 @@
 //!  BEGIN ─► lock the sink's row of bifold_sinks, look at its cursor ─► rows … ─► cursor ─► COMMIT
 //! ```
 
-mod address;
-mod connection;
-mod messages;
-mod scram;
 mod statements;
 
 use arrow::array::Array;
@@ -16,13 +12,12 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use schemas::{Code, Problem};
 
-use self::address::Address;
-use self::connection::{Batch, Connection};
 use self::statements::Statements;
 use super::target::{Layout, Target};
 use crate::changes::{Changes, Cursor};
 use crate::format::object;
 use crate::format::text::write_value;
+use crate::postgres::{Address, Batch, Connection};
 
 /// Bytes of statements that are sent at once.
 const BATCH_BYTES: usize = 1_048_576;

@@ -41,7 +41,13 @@ impl Views for World {
         let columns = vec![column(["KR", "DE"]), column(["Asia", "Europe"])];
         let rows = vec![RecordBatch::try_new(Arc::new(schema), columns).unwrap()];
         (id == TABLE).then(|| {
-            Arc::new(StaticTable { name: "regions".into(), rows, identity: "regions-1".into(), is_late: false })
+            Arc::new(StaticTable {
+                name: "regions".into(),
+                rows,
+                identity: "regions-1".into(),
+                is_late: false,
+                valid_from: None,
+            })
         })
     }
 }

@@ -8,7 +8,7 @@ use operators::view::ViewSource;
 use schemas::problem::SqlPosition;
 use schemas::show_create::{stream_sql, table_sql, view_sql};
 use schemas::statement::{CreateStream, CreateTable, CreateView, Placed, Statement, parse_script};
-use schemas::{Cut, Problem, StreamDef, TableDef, ViewDef};
+use schemas::{Cut, Problem, StreamDef, TableDef, TableSource, ViewDef};
 use uuid::Uuid;
 
 use super::Target;
@@ -87,6 +87,9 @@ const SEEDS: &[&str] = &[
      window_start, count(*) AS c, sum(n) AS s FROM TUMBLE(s, at, INTERVAL '10 minutes') GROUP BY i, window_start",
     "CREATE MATERIALIZED VIEW v REFRESH CRON '0 3 * * *' TIME ZONE 'Europe/Berlin' AS SELECT count(*) FROM s WITH NO DATA",
     "CREATE TABLE t (id TEXT NOT NULL, n BIGINT) FROM FILE 'it''s.csv'",
+    "CREATE TABLE t (id TEXT) FROM URL 'https://host/t.csv' REFRESH EVERY INTERVAL '1 hour'",
+    "CREATE TABLE t (id TEXT) FROM POSTGRES 'postgres://me@host/db' QUERY 'SELECT 1' WITH (join = 'pinned')",
+    "REFRESH TABLE t",
     "SELECT b, avg(x), min(m), max(d), count(DISTINCT id) FILTER (WHERE n > 5) FROM s WHERE r < 1.5 GROUP BY b \
      HAVING count(*) > 1 ORDER BY 2 DESC LIMIT 5",
     "SELECT date_trunc('day', at) AS day, upper(id) || 'x', CASE WHEN n IS NULL THEN 0 ELSE n % 7 END, sum(x) FROM s \
@@ -156,8 +159,12 @@ impl Statements {
                 })?;
                 self.compile(&create.sql)
             }
+            // what is shown of an address with a secret is not the whole of it
+            Statement::CreateTable(create) if hides(&create.source) => Ok("CreateTable".to_owned()),
             Statement::CreateTable(create) => shown(&table_sql(&table(create)), |found| match found {
-                Statement::CreateTable(found) => found == &CreateTable { if_not_exists: false, ..create.clone() },
+                Statement::CreateTable(found) => {
+                    found == &CreateTable { if_not_exists: false, or_replace: false, ..create.clone() }
+                }
                 _ => false,
             }),
             Statement::Query { sql } => self.compile(sql),
@@ -225,14 +232,23 @@ fn view(create: &CreateView) -> ViewDef {
     }
 }
 
+fn hides(source: &TableSource) -> bool {
+    match source {
+        TableSource::File(_) => false,
+        TableSource::Url { url: whole } | TableSource::Postgres { postgres: whole, .. } => source.place() != *whole,
+    }
+}
+
 fn table(create: &CreateTable) -> TableDef {
     TableDef {
         id: Uuid::nil(),
         name: create.name.clone(),
         columns: create.columns.clone(),
-        source: create.file.clone(),
+        source: create.source.clone(),
+        refresh_us: create.refresh_us,
         version: 1,
         join: create.join,
+        validity: create.validity.clone(),
         rows: 0,
         created_at_us: 0,
     }

@@ -74,7 +74,7 @@ pub(super) fn table(dimension: &[Vec<Value>]) -> StaticTable {
         .map(|(index, field)| array(field.data_type(), dimension.iter().map(|row| &row[index])));
     let columns = arrays.collect();
     let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
-    StaticTable { name: "dim".into(), rows: vec![rows], identity: "dim/1".into(), is_late: false }
+    StaticTable { name: "dim".into(), rows: vec![rows], identity: "dim/1".into(), is_late: false, valid_from: None }
 }
 
 fn compile(model: &ViewModel, dimension: &[Vec<Value>], texts: &DataType) -> Result<Arc<View>, String> {

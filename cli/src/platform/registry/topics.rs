@@ -4,9 +4,10 @@ use std::sync::{Arc, Weak};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use ingest::frozen::Lookup;
 use ingest::{Connector, ConnectorParts, Grow};
 use schemas::documents::source::LogTopic;
-use schemas::{Problem, StreamDef};
+use schemas::{Code, Problem, StreamDef};
 use storage::layers::{BacklogSize, Backlogs};
 use storage::log::{KafkaLog, KafkaLogConfig, Log};
 use storage::paths;
@@ -39,6 +40,11 @@ impl Registry {
             limits: self.parts.limits.clone(),
             backlogs: Some(Arc::new(Backlog(Weak::clone(&self.this)))),
             ids_folder: Some(self.parts.folder.topic_ids(stream.id)),
+            lookup: {
+                let registry = Weak::clone(&self.this);
+                let closed = || Problem::new(Code::Cancelled, "the server is stopping");
+                Lookup::new(move |stream| registry.upgrade().ok_or_else(closed)?.frozen_table(stream))
+            },
         };
         Ok(Some(Connector::open(parts).await?))
     }

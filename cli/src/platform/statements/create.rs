@@ -1,23 +1,21 @@
-//! `CREATE STREAM`, `CREATE TABLE`, `CREATE MATERIALIZED VIEW`: checked against a catalogue, then carried out.
+//! `CREATE STREAM`, `CREATE MATERIALIZED VIEW`: checked against a catalogue, then carried out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use batch::BatchView;
 use operators::StaticTable;
 use schemas::documents::run::{RunKind, RunTrigger};
 use schemas::limits::PARTITIONS_MAX;
-use schemas::statement::{CreateStream, CreateTable, CreateView, ObjectKind};
-use schemas::{Catalog, Code, Cut, LatePolicy, LogKind, Problem, StreamDef, TableDef, TableJoin, ViewDef};
+use schemas::statement::{CreateStream, CreateView, ObjectKind};
+use schemas::{Catalog, Code, Cut, LatePolicy, LogKind, Problem, StreamDef, TableDef, Transport, ViewDef};
 use serving::parts::StatementAnswer;
 use storage::kafka::describe;
 use storage::layers::Runs;
 use uuid::Uuid;
 
-use super::super::static_tables;
 use super::compile::{Compiled, compile};
 use super::drop::word;
+use super::freeze::check_frozen;
 use super::union::{self, Compilation, is_main, union_def};
 use super::{StatementService, message};
 
@@ -38,6 +36,7 @@ pub(super) fn check_stream(
     if let Some(answer) = check_name(catalog, ObjectKind::Stream, &create.name, create.if_not_exists)? {
         return Ok(Checked::Done(answer));
     }
+    let frozen = create.transport.frozen.as_ref().map(|frozen| check_frozen(frozen, create, catalog)).transpose()?;
     Ok(Checked::New(StreamDef {
         id: Uuid::now_v7(),
         incarnation: Uuid::new_v4(),
@@ -50,63 +49,9 @@ pub(super) fn check_stream(
         dedup_horizon_us: create.dedup_horizon_us,
         late: create.late,
         on_bad_data: create.on_bad_data,
-        transport: create.transport.clone(),
+        transport: Transport { frozen, ..create.transport.clone() },
         created_at_us: now_us,
     }))
-}
-
-/// A table that may be created or replaced, with the rows of its file.
-pub(super) fn check_table(
-    create: &CreateTable,
-    files: &BTreeMap<String, String>,
-    catalog: &Catalog,
-    now_us: i64,
-) -> Result<Checked<(TableDef, RecordBatch)>, Problem> {
-    let old = catalog.table(&create.name).filter(|_| create.or_replace);
-    if let Some(old) = old {
-        check_replaceable(old, create, catalog)?;
-    } else if let Some(answer) = check_name(catalog, ObjectKind::Table, &create.name, create.if_not_exists)? {
-        return Ok(Checked::Done(answer));
-    }
-    let Some(text) = files.get(&create.file) else {
-        return Err(Problem::new(Code::BadRequest, format!("the content of {} was not sent", create.file)).with_hint(
-            "run the script with `bifold apply` or `bifold sql -f`, which send the file, or put it into \"files\"",
-        ));
-    };
-    let rows = static_tables::parse_csv(&create.name, &create.columns, text)?;
-    let def = TableDef {
-        id: old.map_or_else(Uuid::now_v7, |old| old.id),
-        name: create.name.clone(),
-        columns: create.columns.clone(),
-        source: create.file.clone(),
-        version: old.map_or(1, |old| old.version + 1),
-        join: create.join,
-        rows: rows.num_rows() as u64,
-        created_at_us: now_us,
-    };
-    Ok(Checked::New((def, rows)))
-}
-
-/// A new version has the same columns, and no view has rows of the old one in its states.
-fn check_replaceable(old: &TableDef, create: &CreateTable, catalog: &Catalog) -> Result<(), Problem> {
-    let name = &old.name;
-    if (&old.columns, old.join) != (&create.columns, create.join) {
-        let detail = format!("table {name}: a new version has the columns and the options of the one before");
-        let hint = format!("SHOW CREATE TABLE {name} says what they are; for others, DROP it and create it again");
-        return Err(Problem::new(Code::InvalidSql, detail).with_hint(hint));
-    }
-    let users: Vec<&str> = catalog
-        .views
-        .iter()
-        .filter(|view| view.tables.iter().any(|(id, _)| *id == old.id))
-        .map(|view| view.name.as_str())
-        .collect();
-    if old.join == TableJoin::Late || users.is_empty() {
-        return Ok(());
-    }
-    let detail = format!("table {name} is pinned: its rows are in the states of {}", users.join(", "));
-    Err(Problem::new(Code::InUse, detail)
-        .with_hint("DROP these views first; a table that is to change is created WITH (join = 'late')"))
 }
 
 /// Views that may be created, compiled over their streams: the view, or one for each branch of its `UNION ALL`; behind
@@ -222,7 +167,7 @@ pub(super) fn check_name(
     }
 }
 
-fn taken(name: &str) -> Problem {
+pub(super) fn taken(name: &str) -> Problem {
     Problem::new(Code::AlreadyExists, format!("{name} exists already"))
         .with_hint("choose another name, or DROP it first")
 }
@@ -234,6 +179,9 @@ impl StatementService {
             Checked::Done(answer) => return Ok(answer),
             Checked::New(stream) => StreamDef { partitions: self.partitions_of(create).await?, ..stream },
         };
+        if stream.transport.frozen.is_some() {
+            self.registry.frozen_table(&stream)?;
+        }
         let open = self.registry.prepare_stream(&stream).await.map_err(|error| {
             tracing::error!(stream = %stream.name, error = format!("{error:#}"), "a stream could not be created");
             Problem::new(Code::StorageUnavailable, format!("stream {}: its log could not be opened", stream.name))
@@ -267,36 +215,6 @@ impl StatementService {
             return Err(Problem::new(Code::InvalidSql, detail).with_hint("leave it out"));
         }
         Ok(facts.partitions)
-    }
-
-    pub(super) async fn create_table(
-        &self,
-        create: &CreateTable,
-        files: &BTreeMap<String, String>,
-    ) -> Result<StatementAnswer, Problem> {
-        let parts = &self.registry.parts;
-        let (def, rows) = match check_table(create, files, &parts.catalog.current(), parts.clock.now_us())? {
-            Checked::Done(answer) => return Ok(answer),
-            Checked::New(table) => table,
-        };
-        static_tables::save(&parts.store, &def, &rows).await?;
-        let added = def.clone();
-        let updated = parts.catalog.update(|catalog| {
-            let old = catalog.tables.iter().position(|table| table.id == added.id).map(|at| catalog.tables.remove(at));
-            catalog.tables.push(added);
-            catalog.tables.sort_by(|a, b| a.name.cmp(&b.name));
-            Ok(old)
-        });
-        let old = updated.await?;
-        let count = rows.num_rows();
-        let rows = static_tables::table(&def, vec![rows]);
-        let Some(old) = old else {
-            self.registry.add_table(&def, rows);
-            return Ok(message(format!("created table {} with {count} rows", create.name)));
-        };
-        self.registry.replace_table(&old, &def, rows);
-        static_tables::forget_before(&parts.store, &old).await;
-        Ok(message(format!("table {} is in version {} with {count} rows", create.name, def.version)))
     }
 
     pub(super) async fn create_view(&self, create: &CreateView, text: &str) -> Result<StatementAnswer, Problem> {

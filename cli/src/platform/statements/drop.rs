@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::registry::{DEAD_LETTERS, RECEIPTS, RECORDS};
 use super::show::unknown;
-use super::{StatementService, message};
+use super::{StatementService, freeze, message};
 
 impl StatementService {
     pub(super) async fn drop(&self, kind: ObjectKind, name: &str, if_exists: bool) -> Result<StatementAnswer, Problem> {
@@ -168,6 +168,13 @@ fn check_unused(catalog: &Catalog, kind: ObjectKind, name: &str) -> Result<(), P
         ObjectKind::Table => catalog.table(name).is_some_and(|table| view.tables.iter().any(|(id, _)| *id == table.id)),
         ObjectKind::View | ObjectKind::Sink => false,
     };
+    if let Some(table) = catalog.table(name).filter(|_| kind == ObjectKind::Table) {
+        let streams = freeze::streams_of(catalog, table.id);
+        if !streams.is_empty() {
+            let detail = format!("table {name} is looked up by: {}", streams.join(", "));
+            return Err(Problem::new(Code::InUse, detail).with_hint("DROP these streams first"));
+        }
+    }
     // a union is what can be dropped, not its parts
     let dropped_as = |view: &ViewDef| catalog.union_of(view.id).map_or(view.name.clone(), |union| union.name.clone());
     let mut users: Vec<String> = catalog.views.iter().filter(uses).map(dropped_as).collect();

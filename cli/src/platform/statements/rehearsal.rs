@@ -3,18 +3,21 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::RecordBatch;
 use operators::StaticTable;
 use schemas::statement::{CreateSink, CreateStream, CreateTable, CreateView, ObjectKind, Placed, Statement};
-use schemas::{Catalog, Code, Cut, Problem, TableDef};
+use schemas::{Catalog, Code, Cut, Problem, TableDef, TableSource};
 use serving::parts::{Rehearsal, StatementAnswer};
 use uuid::Uuid;
 
 use super::super::static_tables;
+use super::super::table_sources::sent;
 use super::compile::lacks_its_stream;
-use super::create::{Checked, NewView, NewViews, check_stream, check_table, check_view, view_def};
+use super::create::{Checked, NewView, NewViews, check_stream, check_view, view_def};
 use super::drop::{check_drop, with_sides, word};
 use super::show::{known_view, show, show_create, unknown};
 use super::sinks::check_sink;
+use super::tables::{check_refresh, check_table};
 use super::union::{is_main, union_def};
 use super::{StatementService, message};
 
@@ -50,17 +53,24 @@ impl<'a> Rehearsed<'a> {
         create: &CreateTable,
         files: &BTreeMap<String, String>,
     ) -> Result<StatementAnswer, Problem> {
-        match check_table(create, files, &self.catalog, self.now_us())? {
-            Checked::Done(answer) => Ok(answer),
-            Checked::New((def, rows)) => {
-                let verb = if def.version > 1 { "replace" } else { "create" };
-                let text = format!("would {verb} table {} with {} rows", create.name, rows.num_rows());
-                self.tables.insert(def.id, static_tables::table(&def, vec![rows]));
-                self.catalog.tables.retain(|table| table.id != def.id);
-                self.catalog.tables.push(def);
-                Ok(message(text))
-            }
-        }
+        let def = match check_table(create, &self.catalog)? {
+            Checked::Done(answer) => return Ok(answer),
+            Checked::New(def) => def,
+        };
+        let verb = if def.version > 1 { "replace" } else { "create" };
+        let (rows, words) = if let TableSource::File(name) = &def.source {
+            let rows = static_tables::parse_csv(&def, sent(files, name)?)?;
+            let words = format!("with {} rows", rows.num_rows());
+            (rows, words)
+        } else {
+            // views are compiled over its columns; its rows are not asked for
+            let rows = RecordBatch::new_empty(static_tables::schema_of(&def.columns));
+            (rows, format!("(nothing is read from {} yet)", def.source.place()))
+        };
+        self.tables.insert(def.id, static_tables::table(&def, vec![rows])?);
+        self.catalog.tables.retain(|table| table.id != def.id);
+        self.catalog.tables.push(def);
+        Ok(message(format!("would {verb} table {} {words}", create.name)))
     }
 
     fn create_view(&mut self, create: &CreateView, text: &str) -> Result<StatementAnswer, Problem> {
@@ -133,6 +143,10 @@ impl Rehearsal for Rehearsed<'_> {
             Statement::Refresh { name, .. } | Statement::Rollback { name, .. } => {
                 known_view(&self.catalog, name)?;
                 Ok(message("ok"))
+            }
+            Statement::RefreshTable { name } => {
+                let next = check_refresh(name, &self.catalog)?;
+                Ok(message(format!("would read table {name} from {}", next.source.place())))
             }
             Statement::Copy(copy) => {
                 let known = self.catalog.stream(&copy.stream);

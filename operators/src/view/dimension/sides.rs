@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::common::{DFSchema, DataFusionError, JoinType, Result, internal_err};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, DataFusionError, JoinType, Result, internal_err};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
+
+use schemas::column::VALID_TO;
 
 use super::{PINNED, stored_column, unsupported};
 use crate::view::StaticTable;
@@ -25,6 +28,8 @@ pub(super) struct Sides {
     pub(super) stream: Arc<LogicalPlan>,
     pub(super) right: Arc<LogicalPlan>,
     pub(super) join_type: JoinType,
+    /// Of a table that is joined as of a time: the column that says from when on its rows are valid.
+    pub(super) valid_from: Option<String>,
 }
 
 impl Sides {
@@ -52,7 +57,8 @@ impl Sides {
             (JoinType::Left, false) | (JoinType::Right, true) => JoinType::Left,
             (other, _) => return internal_err!("a {other} join of a stream with a table"),
         };
-        Ok(Self { stream: Arc::clone(stream), right: Arc::clone(right), join_type })
+        let valid_from = table.valid_from.clone();
+        Ok(Self { stream: Arc::clone(stream), right: Arc::clone(right), join_type, valid_from })
     }
 
     pub(super) fn owner(&self, expression: &Expr) -> Owner {
@@ -117,7 +123,32 @@ impl Splitter<'_> {
         }
     }
 
-    /// The equalities of the join, and its conditions on the table alone.
+    /// True for what `FOR SYSTEM_TIME AS OF` was written as: a row begins before a time of the stream, or ends after it.
+    fn is_as_of(&self, part: &Expr) -> bool {
+        let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Lt | Operator::LtEq, right }) = part else {
+            return false;
+        };
+        let is_of_table = |expression: &Expr| {
+            let named =
+                |column: &&Column| column.name == VALID_TO || Some(&column.name) == self.sides.valid_from.as_ref();
+            self.sides.owner(expression) == Owner::Table && expression.column_refs().iter().any(named)
+        };
+        is_of_table(left) || is_of_table(right)
+    }
+
+    /// A condition with stored keys in place of what is the stream's.
+    fn over_stored(&mut self, condition: Expr) -> Result<Expr> {
+        let sides = self.sides;
+        let written = condition.transform_down(|part| {
+            if part.column_refs().is_empty() || sides.owner(&part) != Owner::Stream {
+                return Ok(Transformed::no(part));
+            }
+            Ok(Transformed::new(stored_column(self.stored(&part)), true, TreeNodeRecursion::Jump))
+        })?;
+        Ok(written.data)
+    }
+
+    /// The equalities of the join, and its other conditions: on the table alone, or on its rows and a time that is stored.
     pub(super) fn on(&mut self, join: &Join) -> Result<(Equalities, Vec<Expr>)> {
         let (mut on, mut conditions) = (vec![], vec![]);
         let equal = |(a, b): &(Expr, Expr)| {
@@ -128,6 +159,10 @@ impl Splitter<'_> {
         for part in parts {
             if self.sides.owner(&part) == Owner::Table {
                 conditions.push(part);
+                continue;
+            }
+            if self.is_as_of(&part) {
+                conditions.push(self.over_stored(part)?);
                 continue;
             }
             let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = &part else {

@@ -44,16 +44,6 @@ pub(super) const CONSTRUCTS: &[Construct] = &[
         "make SESSION windows with array_agg(x ORDER BY at), and look for the pattern in the query",
     ),
     ("WITHIN #", WITHIN, "make a view of each stream, and join the views in the query"),
-    (
-        "FOR SYSTEM_TIME AS OF",
-        "what a table says at the moment of a fold would differ between the layers",
-        "leave FOR SYSTEM_TIME AS OF out: JOIN d ON s.k = d.k joins the newest version when the view is read",
-    ),
-    (
-        "REFRESH TABLE",
-        "a table is read once, when it is loaded",
-        "load it again: CREATE OR REPLACE TABLE d (…) FROM FILE 'd.csv'",
-    ),
     ("NOT ENFORCED", "a key is enforced: an event with a key that was there is a duplicate", "leave NOT ENFORCED out"),
     (
         "AS PROCTIME (",

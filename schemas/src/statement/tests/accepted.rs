@@ -8,8 +8,9 @@ use crate::column::{ColumnDef, ItemType, SqlType};
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX};
 use crate::problem::SqlPosition;
 use crate::stream::{LatePolicy, OnBadData};
+use crate::table::{PostgresRead, TableSource};
 use crate::transport::{LogKind, RecordFormat, TopicSource, Transport};
-use crate::view::Refresh;
+use crate::view::{Refresh, TableJoin};
 
 const HOUR: i64 = 3_600_000_000;
 
@@ -60,7 +61,7 @@ fn stream_of_a_topic_and_stream_with_its_log_in_kafka() {
     );
     let source = Some(TopicSource { topic: "Clicks.v1".into(), format: RecordFormat::Json });
     let brokers = Some("a:9092,b:1".to_owned());
-    assert_eq!(found.transport, Transport { source, log: LogKind::Embedded, brokers });
+    assert_eq!(found.transport, Transport { source, log: LogKind::Embedded, brokers, frozen: None });
     let found = stream("CREATE STREAM s (a INT) WITH (log = 'kafka')");
     assert_eq!(found.transport, Transport { log: LogKind::Kafka, ..Transport::default() });
 }
@@ -198,6 +199,7 @@ fn drops(#[case] sql: &str, #[case] kind: ObjectKind, #[case] name: &str, #[case
 #[case("SHOW CREATE TABLE t", Statement::ShowCreate { kind: ObjectKind::Table, name: "t".into() })]
 #[case("SHOW CREATE MATERIALIZED VIEW v", Statement::ShowCreate { kind: ObjectKind::View, name: "v".into() })]
 #[case("REFRESH MATERIALIZED VIEW v", Statement::Refresh { name: "v".into(), incremental: false })]
+#[case("REFRESH TABLE t", Statement::RefreshTable { name: "t".into() })]
 #[case("REFRESH MATERIALIZED VIEW v FULL", Statement::Refresh { name: "v".into(), incremental: false })]
 #[case("REFRESH MATERIALIZED VIEW v INCREMENTAL", Statement::Refresh { name: "v".into(), incremental: true })]
 #[case("COPY s FROM 'a.csv'", Statement::Copy(CopyFrom { stream: "s".into(), file: "a.csv".into(), format: None }))]
@@ -259,8 +261,35 @@ fn string_literals_in_every_quoting() {
         let Statement::CreateTable(table) = one(&format!("CREATE TABLE t (a INT) FROM FILE {file}")) else {
             panic!("not a table")
         };
-        assert_eq!(table.file, "it's.csv");
+        assert_eq!(table.source, TableSource::File("it's.csv".into()));
     }
+}
+
+#[rstest]
+#[case("URL 'https://host/d.csv'", TableSource::Url { url: "https://host/d.csv".into() }, None, TableJoin::Late)]
+#[case(
+    "POSTGRES 'postgres://me@host' TABLE 'public.d' WITH (join = 'pinned')",
+    TableSource::Postgres { postgres: "postgres://me@host".into(), read: PostgresRead::Table("public.d".into()) },
+    None,
+    TableJoin::Pinned
+)]
+#[case(
+    "POSTGRES 'postgres://me@host' QUERY $$SELECT ';'$$ WITH (join = late) REFRESH EVERY INTERVAL '1 hour'",
+    TableSource::Postgres { postgres: "postgres://me@host".into(), read: PostgresRead::Query("SELECT ';'".into()) },
+    Some(HOUR),
+    TableJoin::Late
+)]
+#[case("FILE 'd.csv' REFRESH MANUAL", TableSource::File("d.csv".into()), None, TableJoin::Late)]
+fn sources_of_tables(
+    #[case] text: &str,
+    #[case] source: TableSource,
+    #[case] refresh_us: Option<i64>,
+    #[case] join: TableJoin,
+) {
+    let Statement::CreateTable(table) = one(&format!("CREATE TABLE t (a INT) FROM {text}")) else {
+        panic!("not a table")
+    };
+    assert_eq!((table.source, table.refresh_us, table.join), (source, refresh_us, join));
 }
 
 #[test]

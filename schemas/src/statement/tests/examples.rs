@@ -4,6 +4,7 @@ use rstest::rstest;
 
 use super::super::{CreateView, Statement};
 use super::all;
+use crate::table::TableSource;
 
 #[rstest]
 #[case::commits(include_str!("../../../examples/commits.sql"), &["commits"], &["commits_per_day", "commits_per_hour", "commits_per_week"])]
@@ -19,6 +20,7 @@ use super::all;
 )]
 #[case::hashtags(include_str!("../../../examples/hashtags.sql"), &["hashtags"], &["tags_of_the_minute"])]
 #[case::dimension(include_str!("../../../examples/dimension.sql"), &["sales"], &["sales_by_category"])]
+#[case::rates(include_str!("../../../examples/rates.sql"), &["sales"], &["turnover_per_day", "sales_by_grade"])]
 #[case::posts(include_str!("../../../examples/posts.sql"), &["posts"], &["tags_per_hour", "liked_tags"])]
 #[case::sessions(include_str!("../../../examples/sessions.sql"), &["visits"], &["sessions"])]
 #[case::watermark(
@@ -37,7 +39,9 @@ fn example_is_read(#[case] sql: &str, #[case] streams: &[&str], #[case] views: &
                 found_streams.push(stream.name);
             }
             Statement::CreateView(CreateView { name, .. }) => found_views.push(name),
-            Statement::CreateTable(table) => assert_eq!(table.file, format!("{}.csv", table.name)),
+            Statement::CreateTable(table) => {
+                assert_eq!(table.source, TableSource::File(format!("{}.csv", table.name)));
+            }
             Statement::CreateSink(sink) => assert!(found_views.contains(&sink.view)),
             other => panic!("{other:?}"),
         }

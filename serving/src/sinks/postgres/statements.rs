@@ -4,7 +4,7 @@ use arrow::datatypes::DataType;
 use schemas::Problem;
 use schemas::column::sql_name;
 
-use super::connection::Connection;
+use crate::postgres::{Connection, quoted, quoted_table};
 use crate::sinks::target::Layout;
 
 /// Names of statements within a transaction.
@@ -24,16 +24,6 @@ const ADVANCE_SQL: &str = "UPDATE bifold_sinks SET cursor = $2, updated_at = now
 const HAS_KEY: &str = "SELECT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisunique \
                        AND i.indpred IS NULL AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a \
                        WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)) = $2::text[])";
-
-/// A name in quotes.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A table, with its schema if it has one, in quotes.
-fn quoted_table(table: &str) -> String {
-    table.split('.').map(quoted).collect::<Vec<_>>().join(".")
-}
 
 fn pg_type(data_type: &DataType) -> String {
     if data_type.is_nested() { "JSONB".into() } else { sql_name(data_type) }

@@ -8,7 +8,7 @@ const PORT: u16 = 5432;
 
 /// Where a database is, and how to be let in.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Address {
+pub struct Address {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: String,
@@ -24,17 +24,21 @@ impl std::fmt::Debug for Address {
 }
 
 impl Address {
+    /// Reads the text of an address.
+    ///
     /// # Errors
     /// `invalid_sql`: it is none, or it asks for something that is not there.
-    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let bad = |what: String| Problem::new(Code::InvalidSql, format!("option url: {what}"));
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        let bad = |what: String| Problem::new(Code::InvalidSql, format!("address of PostgreSQL: {what}"));
         let url = Url::parse(text).map_err(|e| bad(e.to_string()))?;
         for (name, value) in url.query_pairs() {
             match (name.as_ref(), value.as_ref()) {
                 ("sslmode", "disable" | "allow" | "prefer") => {}
                 ("sslmode", other) => {
-                    let problem =
-                        Problem::new(Code::Unsupported, format!("option url: sslmode={other} is not supported"));
+                    let problem = Problem::new(
+                        Code::Unsupported,
+                        format!("address of PostgreSQL: sslmode={other} is not supported"),
+                    );
                     return Err(
                         problem.with_hint("reach PostgreSQL over a network that you trust, or through a tunnel")
                     );

@@ -20,20 +20,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the server may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
 
-type Row = Vec<Option<String>>;
+/// The values of a row as texts, in PostgreSQL's spelling.
+pub type Row = Vec<Option<String>>;
 
 /// Statements that are sent at once.
 #[derive(Debug, Default)]
-pub(super) struct Batch(Vec<u8>);
+pub(crate) struct Batch(Vec<u8>);
 
 impl Batch {
     /// How large it is.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.len()
     }
 
     /// Names a statement.
-    pub(super) fn parse(&mut self, name: &str, sql: &str) {
+    pub(crate) fn parse(&mut self, name: &str, sql: &str) {
         message(&mut self.0, b'P', |out| {
             text(out, name);
             text(out, sql);
@@ -42,7 +43,7 @@ impl Batch {
     }
 
     /// Runs a statement that was named.
-    pub(super) fn run(&mut self, name: &str, values: &[Option<String>]) {
+    pub(crate) fn run(&mut self, name: &str, values: &[Option<String>]) {
         message(&mut self.0, b'B', |out| {
             text(out, "");
             text(out, name);
@@ -61,10 +62,16 @@ impl Batch {
 }
 
 /// An open connection.
-pub(super) struct Connection {
+pub struct Connection {
     read: BufReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
     place: String,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -72,7 +79,7 @@ impl Connection {
     ///
     /// # Errors
     /// `storage_unavailable`, with what the server says.
-    pub(super) async fn open(address: &Address) -> Result<Self, Problem> {
+    pub async fn open(address: &Address) -> Result<Self, Problem> {
         let place = format!("{address:?}");
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, Self::try_open(address, &place)).await;
         connecting.unwrap_or_else(|_| Err(failed(&place, "no answer")))
@@ -172,7 +179,7 @@ impl Connection {
     ///
     /// # Errors
     /// What the server says.
-    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Row>, Problem> {
+    pub async fn query(&mut self, sql: &str) -> Result<Vec<Row>, Problem> {
         let mut out = vec![];
         message(&mut out, b'Q', |out| text(out, sql));
         self.exchange(&out).await
@@ -182,7 +189,7 @@ impl Connection {
     ///
     /// # Errors
     /// What the server says.
-    pub(super) async fn select(&mut self, sql: &str, values: &[Option<&str>]) -> Result<Vec<Row>, Problem> {
+    pub(crate) async fn select(&mut self, sql: &str, values: &[Option<&str>]) -> Result<Vec<Row>, Problem> {
         let mut batch = Batch::default();
         batch.parse("", sql);
         let values: Vec<Option<String>> = values.iter().map(|one| one.map(str::to_owned)).collect();
@@ -194,11 +201,28 @@ impl Connection {
     ///
     /// # Errors
     /// What the server says of the first statement that failed; those behind it were not run.
-    pub(super) async fn execute(&mut self, batch: &mut Batch) -> Result<(), Problem> {
+    pub(crate) async fn execute(&mut self, batch: &mut Batch) -> Result<(), Problem> {
         if batch.0.is_empty() {
             return Ok(());
         }
         self.sync(batch).await.map(|_| ())
+    }
+
+    /// Runs one statement and hands each of its rows on as it comes. After an error the connection is of no more use.
+    ///
+    /// # Errors
+    /// What the server says, or `take`.
+    pub async fn each_row(
+        &mut self,
+        sql: &str,
+        mut take: impl FnMut(Row) -> Result<(), Problem> + Send,
+    ) -> Result<(), Problem> {
+        let mut batch = Batch::default();
+        batch.parse("", sql);
+        batch.run("", &[]);
+        message(&mut batch.0, b'S', |_| {});
+        self.send(&batch.0).await?;
+        answers(&mut self.read, &self.place, &mut take).await
     }
 
     async fn sync(&mut self, batch: &mut Batch) -> Result<Vec<Row>, Problem> {
@@ -212,10 +236,15 @@ impl Connection {
         let place = self.place.clone();
         let (write, read) = (&mut self.write, &mut self.read);
         let exchange = async {
+            let mut rows = vec![];
+            let mut take = |row| {
+                rows.push(row);
+                Ok(())
+            };
             let send = async { write.write_all(bytes).await.map_err(|e| failed(&place, e)) };
-            let (sent, answered) = tokio::join!(send, answers(read, &place));
+            let (sent, answered) = tokio::join!(send, answers(read, &place, &mut take));
             // an error of the server is why nothing could be sent
-            let rows = answered?;
+            answered?;
             sent.map(|()| rows)
         };
         let exchanged = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
@@ -231,19 +260,23 @@ impl Connection {
     }
 }
 
-/// Everything up to "ready for query": rows, or the first error.
-async fn answers(read: &mut BufReader<OwnedReadHalf>, place: &str) -> Result<Vec<Row>, Problem> {
-    let (mut rows, mut error) = (vec![], None);
+/// Everything up to "ready for query": each row is handed on; the first error.
+async fn answers(
+    read: &mut BufReader<OwnedReadHalf>,
+    place: &str,
+    take: &mut (impl FnMut(Row) -> Result<(), Problem> + Send),
+) -> Result<(), Problem> {
+    let mut error = None;
     loop {
         let message = receive(read, place).await?;
         match message.kind {
-            b'D' => rows.extend(message.row()),
+            b'D' => take(message.row().ok_or_else(|| failed(place, "a row that is none"))?)?,
             b'E' => error = error.or_else(|| Some(message.error())),
             // a transaction that has failed ends with ROLLBACK, whatever was asked for
             b'C' if message.fields.starts_with(b"ROLLBACK") => {
                 error = error.or_else(|| Some("the transaction was rolled back".to_owned()));
             }
-            b'Z' => return error.map_or(Ok(rows), |error| Err(failed(place, error))),
+            b'Z' => return error.map_or(Ok(()), |error| Err(failed(place, error))),
             _ => {}
         }
     }
