@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::*;
 use crate::connector::intake::decode_all;
 use crate::connector::{ConnectorParts, Grow, places};
+use crate::frozen::Lookup;
 use crate::testing::{Content, HOUR_US, log, stream};
 
 struct NoGrowth;
@@ -36,6 +37,11 @@ struct World {
     connector: Arc<Connector>,
 }
 
+/// The stream looks nothing up.
+fn no_table() -> Lookup {
+    Lookup::new(|stream| Err(Problem::new(Code::Internal, stream.name.clone())))
+}
+
 impl World {
     async fn new() -> Self {
         let source = Some(TopicSource { topic: "t".into(), format: RecordFormat::Json });
@@ -56,6 +62,7 @@ impl World {
             limits: Limits::default(),
             backlogs: None,
             ids_folder: None,
+            lookup: no_table(),
         });
         let topic_id = Uuid::from_u128(7);
         Self {
@@ -109,7 +116,7 @@ impl Session {
             records.values.push(start..records.payload.len());
             records.offsets.push(offset);
         }
-        let found = decode_all(&self.stream, &Limits::default(), 0, vec![records]).map(Found::Records);
+        let found = decode_all((&self.stream, &no_table()), &Limits::default(), 0, vec![records]).map(Found::Records);
         let next = vec![from + values.len() as u64];
         self.steps.send(Step { found, next, at_end: vec![true], lag: Some(Lag(Some(0))) }).await.unwrap();
         settle().await;
