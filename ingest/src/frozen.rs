@@ -126,7 +126,7 @@ fn fill(
 /// Texts that were taken still lie in the table's buffers, which would be written to the log as a whole.
 fn of_its_own(values: ArrayRef) -> ArrayRef {
     match values.as_string_view_opt() {
-        Some(texts) => Arc::new(texts.gc()),
+        Some(texts) => Arc::new(texts.iter().collect::<StringViewArray>()),
         None => values,
     }
 }
@@ -134,6 +134,7 @@ fn of_its_own(values: ArrayRef) -> ArrayRef {
 #[cfg(test)]
 mod tests {
     use arrow::array::Int64Array;
+    use arrow::buffer::Buffer;
     use schemas::frozen::version_column;
     use schemas::{SqlType, Transport};
     use uuid::Uuid;
@@ -143,8 +144,8 @@ mod tests {
 
     fn table(version: u32, rows: &[(Option<&str>, Option<&str>, i64)]) -> Result<FrozenTable, Problem> {
         let rows = RecordBatch::try_from_iter([
-            ("code", Arc::new(StringViewArray::from_iter(rows.iter().map(|row| row.0))) as ArrayRef),
-            ("label", Arc::new(StringViewArray::from_iter(rows.iter().map(|row| row.1)))),
+            ("code", Arc::new(rows.iter().map(|row| row.0).collect::<StringViewArray>()) as ArrayRef),
+            ("label", Arc::new(rows.iter().map(|row| row.1).collect::<StringViewArray>())),
             ("n", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2)))),
         ])
         .unwrap();
@@ -176,11 +177,9 @@ mod tests {
         let long = "a label that is too long to stand in its column";
         let table =
             table(7, &[(Some("p1"), Some(long), 3), (Some("p2"), None, 5), (None, Some("nobody's"), 9)]).unwrap();
-        let sent = RecordBatch::try_from_iter([(
-            "sku",
-            Arc::new(StringViewArray::from_iter([Some("p2"), Some("p1"), None, Some("p3"), Some("p1")])) as ArrayRef,
-        )])
-        .unwrap();
+        let skus = [Some("p2"), Some("p1"), None, Some("p3"), Some("p1")];
+        let skus: ArrayRef = Arc::new(skus.into_iter().collect::<StringViewArray>());
+        let sent = RecordBatch::try_from_iter([("sku", skus)]).unwrap();
         let rows = fill(&stream, stream.transport.frozen.as_ref().unwrap(), &table, &sent).unwrap();
         let category: Vec<_> = rows.column(0).as_string_view().iter().collect();
         assert_eq!(category, [None, Some(long), None, None, Some(long)]);
@@ -188,7 +187,7 @@ mod tests {
         assert_eq!(weight, [Some(5), Some(3), None, None, Some(3)]);
         let versions = rows.column(3).as_primitive::<arrow::datatypes::Int32Type>().values().to_vec();
         assert_eq!(versions, [7; 5]);
-        let bytes: usize = rows.column(0).as_string_view().data_buffers().iter().map(|buffer| buffer.len()).sum();
+        let bytes: usize = rows.column(0).as_string_view().data_buffers().iter().map(Buffer::len).sum();
         assert!(bytes <= 2 * long.len(), "only the texts that were found are written: {bytes}");
     }
 

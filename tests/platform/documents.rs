@@ -169,7 +169,7 @@ async fn answer(client: &crate::harness::Client, sql: &str) -> Value {
         match client.try_sql(json!({ "sql": sql })).await {
             Ok(answer) => return answer,
             Err((503, _)) if begun.elapsed() < PATIENCE => {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
             Err((status, problem)) => panic!("{status}: {problem}\n{sql}"),
         }

@@ -29,7 +29,7 @@ const MINUTE: u32 = 60;
 struct Rate {
     currency: &'static str,
     since: u32,
-    rate: i64,
+    value: i64,
     grade: String,
 }
 
@@ -46,7 +46,7 @@ fn rates(version: u32) -> Vec<Rate> {
         Rate {
             currency,
             since,
-            rate: i64::from((number + version) % 13) - 4,
+            value: i64::from((number + version) % 13) - 4,
             grade: format!("g{}", (number + version) % 3),
         }
     };
@@ -54,7 +54,7 @@ fn rates(version: u32) -> Vec<Rate> {
 }
 
 fn csv(rates: &[Rate]) -> String {
-    let line = |rate: &Rate| format!("{},{},{},{}\n", rate.currency, rate.rate, rate.grade, time(rate.since));
+    let line = |rate: &Rate| format!("{},{},{},{}\n", rate.currency, rate.value, rate.grade, time(rate.since));
     "currency,rate,grade,since\n".to_owned() + &rates.iter().map(line).collect::<String>()
 }
 
@@ -87,7 +87,7 @@ fn turnover(sales: u32, rates: &[Rate]) -> BTreeMap<String, (i64, i64, Option<i6
         day.0 += 1;
         if let Some(rate) = valid(rates, currency(number), at) {
             day.1 += 1;
-            day.2 = Some(day.2.unwrap_or_default() + i64::from(number) * rate.rate);
+            day.2 = Some(day.2.unwrap_or_default() + i64::from(number) * rate.value);
         }
     }
     days

@@ -142,7 +142,10 @@ async fn values_of_postgres_are_what_psql_says() {
 #[case::no_table("TABLE 'nowhere'", "42P01")]
 #[case::no_column("QUERY 'SELECT sku FROM products'", "category")]
 #[case::writes("QUERY 'SELECT sku, category FROM products FOR UPDATE'", "read-only")]
-#[case::two("QUERY 'SELECT sku, category FROM products) AS x; DROP TABLE products; SELECT * FROM (SELECT 1 AS sku'", "multiple commands")]
+#[case::two(
+    "QUERY 'SELECT sku, category FROM products) AS x; DROP TABLE products; SELECT * FROM (SELECT 1 AS sku'",
+    "multiple commands"
+)]
 #[case::kind("QUERY 'SELECT NULL AS sku, category FROM products'", "null")]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_postgres_does_not_have_is_refused(#[case] read: &str, #[case] words: &str) {

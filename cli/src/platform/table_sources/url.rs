@@ -109,11 +109,11 @@ fn is_public(address: IpAddr) -> bool {
 
 /// The older address that one of these stands for: mapped, translated (RFC 6052), or 6to4.
 fn embedded(address: Ipv6Addr) -> Option<IpAddr> {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    let v4 = |high: u16, low: u16| Some(IpAddr::from(((u32::from(high) << 16) | u32::from(low)).to_be_bytes()));
-    match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] | [0x0064, 0xff9b, 0, 0, 0, 0] => v4(g, h),
-        [0x2002, ..] => v4(b, c),
+    let octets = address.octets();
+    let v4 = |at: usize| octets.get(at..at + 4).and_then(|four| <[u8; 4]>::try_from(four).ok()).map(IpAddr::from);
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0x0064, 0xff9b, 0, 0, 0, 0, ..] => v4(12),
+        [0x2002, ..] => v4(2),
         _ => None,
     }
 }

@@ -1,4 +1,5 @@
-//! Errors as a user reads them. `refused.txt` has the cases: name, statement, and the text of the error.
+//! Errors as a user reads them. `refused.txt` has the cases: name, statement, and the text of the error
+//! (`INSTA_UPDATE=always` writes down what is said).
 
 use std::fmt::Write as _;
 
@@ -14,6 +15,11 @@ fn errors_read_as_written_down() {
         let (sql, _) = rest.split_once("\n---\n").unwrap();
         let problem = refusal(sql);
         writeln!(found, "=== {name}\n{sql}\n---\n{}: {}\n", problem.code.as_str(), problem.text()).unwrap();
+    }
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/statement/tests/refused.txt");
+        std::fs::write(path, found.trim_end().to_owned() + "\n").unwrap();
+        return;
     }
     similar_lines(CASES, &found);
 }
