@@ -57,9 +57,19 @@ impl TableSource {
     pub fn place(&self) -> String {
         match self {
             Self::File(name) => name.clone(),
-            Self::Url { url } => without_parameters(&without_password(url)),
+            Self::Url { url } => without_parameters(&without_user(url)),
             Self::Postgres { postgres, .. } => without_password(postgres),
         }
+    }
+}
+
+/// An address with stars in place of who asks: a token is often the user, without a password.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..authority].rfind('@') {
+        Some(at) => format!("{scheme}://***{}", &rest[at..]),
+        None => url.to_owned(),
     }
 }
 
@@ -84,7 +94,9 @@ mod tests {
     #[rstest]
     #[case(TableSource::File("a:b@c.csv".into()), "a:b@c.csv")]
     #[case(TableSource::Url { url: "https://host/d.csv".into() }, "https://host/d.csv")]
-    #[case(TableSource::Url { url: "https://me:x@host/d.csv?key=x".into() }, "https://me:***@host/d.csv?***")]
+    #[case(TableSource::Url { url: "https://me:x@host/d.csv?key=x".into() }, "https://***@host/d.csv?***")]
+    #[case(TableSource::Url { url: "https://token@host/d.csv".into() }, "https://***@host/d.csv")]
+    #[case(TableSource::Url { url: "https://host/me@home.csv".into() }, "https://host/me@home.csv")]
     #[case(postgres("postgres://me:x@host/db"), "postgres://me:***@host/db")]
     fn a_place_shows_no_secret(#[case] source: TableSource, #[case] shown: &str) {
         assert_eq!(source.place(), shown);

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use ingest::Connector;
 use ingest::frozen::FrozenTable;
 use operators::{StaticTable, View, ViewSource};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use schemas::problem::SqlPosition;
 use schemas::{Catalog, Limits, LogKind, Problem, StreamDef, ViewDef};
 use speed::{SpeedService, ViewInput};
@@ -31,6 +31,7 @@ mod tables;
 mod topics;
 mod waiting;
 
+pub(crate) use self::tables::LookedUp;
 pub(crate) use self::waiting::Waiting;
 use super::folder::DataFolder;
 use super::gate::Progress;
@@ -99,6 +100,8 @@ pub(crate) struct Registry {
     tables: RwLock<BTreeMap<(Uuid, u32), Arc<StaticTable>>>,
     /// Of tables that streams look values up in, the newest version, by id and column.
     frozen: RwLock<BTreeMap<(Uuid, String), Arc<FrozenTable>>>,
+    /// Held by whoever makes one of them.
+    freezing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -119,6 +122,7 @@ impl Registry {
             views: RwLock::default(),
             tables: RwLock::default(),
             frozen: RwLock::default(),
+            freezing: Mutex::default(),
         });
         registry.claim_views(&catalog).await?;
         for table in &catalog.tables {

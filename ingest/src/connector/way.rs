@@ -62,8 +62,6 @@ impl Connector {
         let mut way = Way::new();
         let ended = self.let_in_on(&mut way, steps, reading).await;
         let noted = self.note_until(&mut way, 0, reading).await;
-        // to its end, behind a failure too: dropped halfway, nobody knows what has become of it
-        while way.next().await.is_some() {}
         ended.and(noted)
     }
 
@@ -77,7 +75,7 @@ impl Connector {
         loop {
             tokio::select! {
                 biased;
-                Some(after) = way.next() => self.note(reading, after?).await?,
+                Some(after) = way.next() => self.note_first(way, after, reading).await?,
                 step = steps.recv(), if way.len() < ON_THE_WAY_MAX => {
                     let Some(step) = step else { break };
                     if self.begin(way, step, reading).await? {
@@ -101,6 +99,10 @@ impl Connector {
         let Step { found, next, at_end, lag } = step;
         match found? {
             Found::Records(intakes) => {
+                if self.backlog.check(&self.parts.stream).is_err() {
+                    // the wait may be long: what is on its way is not left halfway for so long
+                    self.note_until(way, 0, reading).await?;
+                }
                 self.wait_for_backlog().await;
                 self.queue(way, intakes, reading, (next, at_end, lag)).await?;
                 Ok(false)
@@ -156,9 +158,28 @@ impl Connector {
         while way.len() > left
             && let Some(after) = way.next().await
         {
-            self.note(reading, after?).await?;
+            self.note_first(way, after, reading).await?;
         }
         Ok(())
+    }
+
+    /// Notes a fetch that is no longer on its way. Behind one that failed nothing is noted, whatever becomes of it: what is
+    /// noted is not read again, and neither would be what lies before it.
+    async fn note_first(
+        &self,
+        way: &mut Way<'_>,
+        after: Result<After, Problem>,
+        reading: &Reading<'_>,
+    ) -> Result<(), Problem> {
+        let noted = match after {
+            Ok(after) => self.note(reading, after).await,
+            Err(problem) => Err(problem),
+        };
+        if noted.is_err() {
+            // to its end, behind a failure too: dropped halfway, nobody knows what has become of it
+            while way.next().await.is_some() {}
+        }
+        noted
     }
 
     async fn note(&self, reading: &Reading<'_>, after: After) -> Result<(), Problem> {

@@ -66,7 +66,8 @@ fn address(cursor: &mut Cursor<'_, '_>, what: &str, schemes: &[&str]) -> Result<
 /// A statement that was taken from `SHOW CREATE` lacks what must not be shown.
 fn check_is_whole(cursor: &Cursor<'_, '_>, position: SqlPosition, rest: &str) -> Result<(), Problem> {
     let (authority, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    if parameters != HIDDEN && !authority.contains(&format!(":{HIDDEN}@")) {
+    let is_hidden = authority.starts_with(&format!("{HIDDEN}@")) || authority.contains(&format!(":{HIDDEN}@"));
+    if parameters != HIDDEN && !is_hidden {
         return Ok(());
     }
     let problem = cursor.problem_at(position, Code::InvalidSql, "the address has stars in place of a secret");

@@ -1,5 +1,7 @@
 //! Tables that streams look values up in.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use ingest::frozen::FrozenTable;
 use schemas::frozen::Frozen;
@@ -8,6 +10,7 @@ use schemas::statement::{CreateStream, ObjectKind};
 use schemas::{Catalog, Code, ColumnDef, Problem, SqlType, StreamDef, TableDef};
 use uuid::Uuid;
 
+use super::super::registry::LookedUp;
 use super::show::unknown;
 
 /// What a stream looks up, in a table that is there, by columns of one type.
@@ -51,17 +54,27 @@ fn column_of<'a>(table: &'a TableDef, name: &str) -> Result<&'a ColumnDef, Probl
     })
 }
 
-/// Refuses a version of a table in which a stream would not find one row for each value.
+/// What streams will look values up in, of a version of a table. Large tables take a while.
 ///
 /// # Errors
 /// A value that is looked up stands in two rows.
-pub(super) fn check_still_looked_up(catalog: &Catalog, def: &TableDef, rows: &RecordBatch) -> Result<(), Problem> {
+pub(super) async fn looked_up(
+    catalog: &Catalog,
+    def: &TableDef,
+    rows: &RecordBatch,
+) -> Result<Vec<LookedUp>, Problem> {
     let frozen = catalog.streams.iter().filter_map(|stream| stream.transport.frozen.as_ref());
-    let mut keys: Vec<&str> =
-        frozen.filter(|frozen| frozen.table == def.id).map(|frozen| frozen.table_key.as_str()).collect();
+    let mut keys: Vec<String> =
+        frozen.filter(|frozen| frozen.table == def.id).map(|frozen| frozen.table_key.clone()).collect();
     keys.sort_unstable();
     keys.dedup();
-    keys.into_iter().try_for_each(|key| FrozenTable::of(&def.name, def.version, rows, key).map(drop))
+    let (name, version, rows) = (def.name.clone(), def.version, rows.clone());
+    let make = move |key: String| {
+        let table = FrozenTable::of(&name, version, &rows, &key)?;
+        Ok((key, Arc::new(table)))
+    };
+    let made = tokio::task::spawn_blocking(move || keys.into_iter().map(make).collect());
+    made.await.unwrap_or_else(|error| Err(Problem::new(Code::Internal, format!("a table to look up: {error}"))))
 }
 
 /// The names of the streams that look values up in a table.

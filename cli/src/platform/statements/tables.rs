@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::super::static_tables;
 use super::create::{Checked, check_name, taken};
-use super::freeze::check_still_looked_up;
+use super::freeze::looked_up;
 use super::show::unknown;
 use super::{StatementService, message};
 
@@ -129,7 +129,7 @@ impl StatementService {
             return Ok(message(format!("table {name} is unchanged: version {} with {count} rows", old.version)));
         }
         let table = static_tables::table(&def, vec![rows.clone()])?;
-        check_still_looked_up(&parts.catalog.current(), &def, &rows)?;
+        let made = looked_up(&parts.catalog.current(), &def, &rows).await?;
         static_tables::save(&parts.store, &def, &rows).await?;
         let added = def.clone();
         let updated = parts.catalog.update(|catalog| {
@@ -146,7 +146,7 @@ impl StatementService {
             self.registry.add_table(&def, table);
             return Ok(message(format!("created table {name} with {count} rows")));
         };
-        self.registry.replace_table(&old, &def, table);
+        self.registry.replace_table(&old, &def, table, made);
         static_tables::forget_before(&parts.store, &old).await;
         Ok(message(format!("table {name} is in version {} with {count} rows", def.version)))
     }

@@ -31,6 +31,7 @@ struct World {
     stream: Arc<StreamDef>,
     log: Arc<MemoryLog>,
     letters: Arc<MemoryLog>,
+    receipts: Arc<MemoryLog>,
     sources: SourceStore,
     epoch: Epoch,
     facts: TopicFacts,
@@ -54,7 +55,7 @@ impl World {
             stream: Arc::clone(&stream),
             log: Arc::clone(&log) as _,
             dead_letters: Arc::clone(&letters) as _,
-            receipts,
+            receipts: Arc::clone(&receipts) as _,
             sources: sources.clone(),
             kafka: KafkaConfig::default(),
             grow: Arc::new(NoGrowth),
@@ -72,6 +73,7 @@ impl World {
             stream,
             log,
             letters,
+            receipts,
             sources,
         }
     }
@@ -184,6 +186,22 @@ async fn nothing_is_let_in_behind_a_failure() {
     session.end().await;
     assert_eq!((world.log.texts("id"), world.letters.head().offset(0)), (["a", "b", "c"].map(String::from).into(), 1));
     assert_eq!(world.noted().await, Some((vec![4], 1)));
+}
+
+/// A fetch whose records are in the log and whose receipt is not is read again, for the sake of the ledger.
+#[tokio::test]
+async fn nothing_is_noted_behind_a_fetch_without_its_receipt() {
+    let world = World::new().await;
+    world.receipts.set(Disk::Held);
+    let session = world.session().await;
+    session.fetch(0, &["{", A]).await;
+    session.fetch(2, &[B]).await;
+    assert_eq!((world.receipts.queued(), world.log.texts("id")), (1, vec!["a".into(), "b".into()]));
+    world.receipts.flush_first(1, false);
+    let why = session.end().await;
+    assert!(why.contains("fsync"), "{why}");
+    assert_eq!(world.noted().await, None);
+    world.receipts.set(Disk::Quick);
 }
 
 /// A process that ends here reads the second fetch again, and has to find its dead letter.
