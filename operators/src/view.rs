@@ -23,6 +23,7 @@ mod side;
 mod tests;
 mod touched;
 mod windowed;
+mod written;
 
 use std::sync::Arc;
 

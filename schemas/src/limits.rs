@@ -164,7 +164,7 @@ impl Default for Limits {
             dedup_ids_max: 1_073_741_824,
             dedup_ids_in_memory_max: 8_388_608,
             // more than a landing is made of, so that it finds its records in memory
-            log_tail_bytes_max: 192 * MIB,
+            log_tail_bytes_max: 144 * MIB,
             log_tails_bytes_max: 1_024 * MIB,
             dead_letters_bytes_max: 4_096 * MIB,
             log_segment_bytes: 128 * MIB,

@@ -4,3 +4,4 @@
 mod cases;
 mod parity;
 mod refused;
+mod tables;

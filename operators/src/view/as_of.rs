@@ -24,9 +24,7 @@ use super::StaticTable;
 /// # Errors
 /// The text is wrong, or a table is joined as of a time where that means nothing.
 pub async fn plan(state: &SessionState, sql: &str, tables: &[StaticTable]) -> Result<LogicalPlan> {
-    let (plain, times) = without_as_of(sql);
-    let dialect = state.config().options().sql_parser.dialect;
-    let mut statement = state.sql_to_statement(&plain_windows(&plain), &dialect)?;
+    let (mut statement, times) = read(state, sql)?;
     let mut rewrite = Rewrite { tables, times };
     if let Statement::Statement(ast) = &mut statement
         && let Ast::Query(query) = ast.as_mut()
@@ -41,6 +39,13 @@ pub async fn plan(state: &SessionState, sql: &str, tables: &[StaticTable]) -> Re
         ));
     }
     state.statement_to_plan(statement).await
+}
+
+/// The syntax of a view's `SELECT`, and the times that stand behind its tables.
+pub(super) fn read(state: &SessionState, sql: &str) -> Result<(Statement, Vec<AsOf>)> {
+    let (plain, times) = without_as_of(sql);
+    let dialect = state.config().options().sql_parser.dialect;
+    Ok((state.sql_to_statement(&plain_windows(&plain), &dialect)?, times))
 }
 
 fn refused(what: &str, hint: &str, at: &AsOf) -> DataFusionError {
@@ -76,30 +81,28 @@ impl Rewrite<'_> {
     }
 
     fn select(&mut self, select: &mut Select) -> Result<()> {
-        let before = self.times.clone();
+        let has_star = select.projection.iter().any(is_star);
         for from in &mut select.from {
-            self.joins(from)?;
+            self.joins(from, has_star)?;
         }
-        let is_all = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-        match before.iter().find(|time| !self.times.contains(time)) {
-            Some(done) if select.projection.iter().any(is_all) => {
-                Err(refused("beside it, * would be the table's hidden columns too", "name the columns", done))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
-    fn joins(&mut self, from: &mut TableWithJoins) -> Result<()> {
-        self.relation(&mut from.relation)?;
+    /// The joins of a `SELECT`; `has_star` says whether all of their columns are selected.
+    fn joins(&mut self, from: &mut TableWithJoins, has_star: bool) -> Result<()> {
+        self.relation(&mut from.relation, has_star)?;
         for join in &mut from.joins {
             let Some((time, table)) = self.joined(join)? else {
-                self.relation(&mut join.relation)?;
+                self.relation(&mut join.relation, has_star)?;
                 continue;
             };
             let condition = valid_at(&time, &table)?;
             let Some(JoinConstraint::On(on)) = constraint(&mut join.join_operator) else {
                 return Err(refused("the join has no ON", "join on the equality of columns: ON s.k = d.k", &time));
             };
+            if has_star {
+                return Err(refused("beside it, * would be the table's hidden columns too", "name the columns", &time));
+            }
             let written = Expr::Nested(Box::new(std::mem::replace(on, Expr::value(Value::Boolean(true)))));
             *on = both(condition, written);
         }
@@ -107,10 +110,11 @@ impl Rewrite<'_> {
     }
 
     /// A relation that is joined as a whole: with its own joins, or a table that is valid at all times.
-    fn relation(&mut self, relation: &mut TableFactor) -> Result<()> {
+    fn relation(&mut self, relation: &mut TableFactor, has_star: bool) -> Result<()> {
         match relation {
+            // what it selects is its own
             TableFactor::Derived { subquery, .. } => self.query(subquery),
-            TableFactor::NestedJoin { table_with_joins, .. } => self.joins(table_with_joins),
+            TableFactor::NestedJoin { table_with_joins, .. } => self.joins(table_with_joins, has_star),
             TableFactor::Table { name, .. } => {
                 let named = name.0.last().and_then(|part| part.as_ident()).map(folded);
                 let table = self.tables.iter().find(|table| Some(&table.name) == named.as_ref());
@@ -148,8 +152,13 @@ impl Rewrite<'_> {
     }
 }
 
+/// True for `*` and `t.*`.
+pub(super) fn is_star(item: &SelectItem) -> bool {
+    matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+}
+
 /// A name as the planner folds it.
-fn folded(name: &Ident) -> String {
+pub(super) fn folded(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
 }
 

@@ -8,11 +8,13 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::LogicalPlan;
 use futures::executor::block_on;
 use schemas::column::is_reserved;
-use schemas::{Code, Problem, statement};
+use schemas::{Code, Problem};
 
+use super::as_of;
 use super::compile::planning_state;
 use super::feed::readable_schema;
 use super::refuse::reads_stream;
+use super::written::written;
 use super::{CellPlan, View, ViewSource};
 use crate::error;
 use crate::windows::Windows;
@@ -36,13 +38,19 @@ impl BranchColumn {
 /// The columns of a branch of `UNION ALL`, without the platform's own; `source.sql` is the branch alone.
 ///
 /// # Errors
-/// What is wrong with its SQL; `invalid_sql` for a branch that does not read the stream; `not_mergeable` for a branch that is more than rows of a stream: what is done to all of
-/// its rows together would be done to those of the other branches, too.
+/// What is wrong with its SQL; `invalid_sql` for a branch that does not read the stream, or that has a column of the
+/// platform's written out; `not_mergeable` for a branch that is more than rows of a stream: what is done to all of its
+/// rows together would be done to those of the other branches, too.
 pub fn branch_columns(source: &ViewSource<'_>) -> Result<Vec<BranchColumn>, Problem> {
     let to_problem = |e| error::problem(&e, source.sql, source.position);
     let planner = planning_state(source).map_err(to_problem)?;
-    let sql = statement::plain_windows(source.sql);
-    let plan = block_on(planner.create_logical_plan(&sql)).map_err(to_problem)?;
+    let readable = readable_schema(source.stream);
+    let is_own = |name: &str| is_reserved(name) && readable.index_of(name).is_ok();
+    let (syntax, _) = as_of::read(&planner, source.sql).map_err(to_problem)?;
+    if let Some((name, at)) = written(&syntax, &is_own) {
+        return Err(own_column(&name).at(source.sql, error::moved(at, source.position)));
+    }
+    let plan = block_on(as_of::plan(&planner, source.sql, source.tables)).map_err(to_problem)?;
     if let Some((what, constructs)) = whole_at_once(&plan) {
         let detail =
             format!("{what} in a branch of UNION ALL is over that branch alone, and a view has it over all of them");
@@ -58,14 +66,19 @@ pub fn branch_columns(source: &ViewSource<'_>) -> Result<Vec<BranchColumn>, Prob
         return Err(Problem::new(Code::InvalidSql, detail)
             .with_hint("a table is joined with the stream in a branch, or in the query"));
     }
-    let readable = readable_schema(source.stream);
-    let is_own = |name: &str| is_reserved(name) && readable.index_of(name).is_ok();
+    // what is left of them comes with a `*`
     let columns = plan.schema().fields().iter().filter(|field| !is_own(field.name()));
     let column = |field: &arrow::datatypes::FieldRef| BranchColumn {
         name: field.name().clone(),
         data_type: field.data_type().clone(),
     };
     Ok(columns.map(column).collect())
+}
+
+/// Why a branch has no column under a name of the platform's: with `*` such a column is left out.
+fn own_column(name: &str) -> Problem {
+    let detail = format!("column {name} in a branch of UNION ALL: the name is the platform's");
+    Problem::new(Code::InvalidSql, detail).with_hint(format!("give it another name with AS: {name} AS record{name}"))
 }
 
 /// The first node that needs all rows of a plan, in words, and how it is written.

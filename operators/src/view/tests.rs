@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{Folder, states};
 
+mod as_of;
 mod branch;
 mod calls;
 mod late;

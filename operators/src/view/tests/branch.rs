@@ -109,6 +109,33 @@ fn columns_of_a_branch_are_the_users() {
     );
 }
 
+/// Columns that a `*` does not have are not left out silently where they are asked for.
+#[rstest]
+#[case::plain("SELECT k, _offset FROM s", "_offset", 11)]
+#[case::qualified("SELECT s._partition, k FROM s", "_partition", 10)]
+#[case::folded("SELECT k, (_Offset) FROM s", "_offset", 12)]
+#[case::alias("SELECT k AS _offset FROM s", "_offset", 13)]
+#[case::beside_all("SELECT *, _offset FROM s", "_offset", 11)]
+#[case::in_a_subquery("SELECT * FROM (SELECT k, _offset FROM s) AS q", "_offset", 26)]
+#[case::named("WITH q AS (SELECT k, _offset FROM s) SELECT q.* FROM q", "_offset", 22)]
+fn a_column_of_the_platform_that_is_written_out_is_refused(#[case] sql: &str, #[case] name: &str, #[case] column: u64) {
+    let problem = columns(sql).expect_err("refused");
+    assert_eq!(problem.code, Code::InvalidSql, "{}", problem.text());
+    assert!(problem.detail.starts_with(&format!("column {name} in a branch")), "{}", problem.text());
+    assert!(problem.hint.as_deref().is_some_and(|hint| hint.contains(&format!("{name} AS "))), "{}", problem.text());
+    assert_eq!(problem.position, Some(SqlPosition { line: 1, column }));
+}
+
+#[rstest]
+#[case::renamed("SELECT k, _offset AS place FROM s", &["k", "place"])]
+#[case::inside("SELECT k FROM (SELECT k, _offset FROM s) AS q WHERE _offset > 1", &["k"])]
+#[case::renamed_by_the_table("SELECT * FROM (SELECT k, _offset FROM s) AS q (a, b)", &["a", "b"])]
+#[case::own_name("WITH s AS (SELECT * FROM s) SELECT * FROM s", &["k", "n", "x", "at"])]
+fn a_column_of_the_platform_under_another_name_is_the_users(#[case] sql: &str, #[case] expected: &[&str]) {
+    let found = columns(sql).unwrap_or_else(|problem| panic!("{}", problem.text()));
+    assert_eq!(found.into_iter().map(|column| column.name).collect::<Vec<_>>(), expected);
+}
+
 #[rstest]
 #[case::group("SELECT k, count(*) AS c FROM s GROUP BY k", "an aggregate")]
 #[case::global("SELECT count(*) AS c FROM s", "an aggregate")]
