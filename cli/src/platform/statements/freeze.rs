@@ -58,11 +58,7 @@ fn column_of<'a>(table: &'a TableDef, name: &str) -> Result<&'a ColumnDef, Probl
 ///
 /// # Errors
 /// A value that is looked up stands in two rows.
-pub(super) async fn looked_up(
-    catalog: &Catalog,
-    def: &TableDef,
-    rows: &RecordBatch,
-) -> Result<Vec<LookedUp>, Problem> {
+pub(super) async fn looked_up(catalog: &Catalog, def: &TableDef, rows: &RecordBatch) -> Result<Vec<LookedUp>, Problem> {
     let frozen = catalog.streams.iter().filter_map(|stream| stream.transport.frozen.as_ref());
     let mut keys: Vec<String> =
         frozen.filter(|frozen| frozen.table == def.id).map(|frozen| frozen.table_key.clone()).collect();
