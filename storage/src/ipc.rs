@@ -5,10 +5,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, GenericByteViewArray, GenericByteViewBuilder};
 use arrow::datatypes::{BinaryViewType, ByteViewType, DataType, SchemaRef, StringViewType};
 use arrow::error::ArrowError;
+use arrow::ipc::root_as_message;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 /// Views up to this length hold their bytes themselves (Arrow columnar format, "variable-size binary view").
 const INLINE_BYTES: u32 = 12;
+/// Before the length of a message.
+const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Waste of a view column below which a copy is not worth it, bytes.
 const WASTE_BYTES_MAX: usize = 4_096;
 
@@ -35,6 +38,31 @@ pub(crate) fn canonical(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 pub(crate) fn with_schema(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), rows.columns().to_vec(), &options)
+}
+
+/// Refuses a stream with a compressed message: Bifold writes none, and Arrow's reader takes as much memory as such a
+/// message claims to have been, however much that is.
+pub(crate) fn check_uncompressed(mut stream: &[u8]) -> Result<(), String> {
+    while let Some((metadata, rest)) = message(stream)? {
+        let message = root_as_message(metadata).map_err(|cause| cause.to_string())?;
+        if message.header_as_record_batch().is_some_and(|rows| rows.compression().is_some()) {
+            return Err("a compressed message".into());
+        }
+        let body = usize::try_from(message.bodyLength()).map_err(|cause| cause.to_string())?;
+        stream = rest.get(body..).ok_or("the end of a message is missing")?;
+    }
+    Ok(())
+}
+
+/// The metadata of the next message of a stream, and what is behind it; none at the end. (Arrow columnar format,
+/// "encapsulated message format"; the marker before the length is missing in old streams.)
+fn message(stream: &[u8]) -> Result<Option<(&[u8], &[u8])>, String> {
+    let unmarked = stream.strip_prefix(&CONTINUATION).unwrap_or(stream);
+    let Some((length, rest)) = unmarked.split_first_chunk().filter(|(length, _)| **length != [0; 4]) else {
+        return Ok(None);
+    };
+    let length = usize::try_from(i32::from_le_bytes(*length)).map_err(|cause| cause.to_string())?;
+    rest.split_at_checked(length).map(Some).ok_or_else(|| "the metadata of a message is cut".into())
 }
 
 fn map_columns(rows: &RecordBatch, map: impl Fn(&ArrayRef) -> ArrayRef) -> Result<RecordBatch, ArrowError> {

@@ -10,6 +10,7 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::{LAYOUT, Layout, converter};
 use crate::error::StorageError;
+use crate::ipc;
 
 /// Rows of one page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +121,7 @@ fn pages_of(layout: &Layout, metadata: &ParquetMetaData) -> Result<Vec<PageRows>
 }
 
 fn read_keys(converter: &RowConverter, bytes: &[u8]) -> Result<Rows, String> {
+    ipc::check_uncompressed(bytes)?;
     let mut keys = converter.empty_rows(0, 0);
     let reader = StreamReader::try_new(bytes, None).map_err(|cause| cause.to_string())?;
     for rows in reader {

@@ -38,6 +38,8 @@ struct Inner {
     is_closed: bool,
     /// Since when a group is being written, if one is.
     writing_since: Option<Instant>,
+    /// What is being done about it, where that is known.
+    doing: Option<&'static str>,
     /// Ends when a group fails.
     epoch: Epoch,
     /// Why the log takes nothing any more.
@@ -110,6 +112,12 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.bytes -= bytes;
         inner.writing_since = None;
+        inner.doing = None;
+    }
+
+    /// Notes what is being done about the group that is being written: who is refused meanwhile is told.
+    pub(in crate::log) fn note(&self, doing: &'static str) {
+        self.inner.lock().doing = Some(doing);
     }
 
     /// Refuses everything from now on, and what is queued.
@@ -155,7 +163,8 @@ impl Inner {
         if waited < Duration::from_millis(LOG_STALLED_MS) {
             return Ok(());
         }
-        Err(StorageError::Stalled { what: "the log".into(), seconds: waited.as_secs() })
+        let what = self.doing.map_or_else(|| "the log".to_owned(), |doing| format!("the log, which {doing},"));
+        Err(StorageError::Stalled { what, seconds: waited.as_secs() })
     }
 }
 
@@ -183,6 +192,9 @@ mod tests {
         queue.inner.lock().writing_since = long_ago;
         let refused = queue.check(0).unwrap_err();
         assert!(matches!(refused, StorageError::Stalled { seconds: 7, .. }), "{refused}");
+        queue.note("looks for its broker");
+        let told = queue.check_progress().unwrap_err().to_string();
+        assert_eq!(told, "the log, which looks for its broker, has not answered for 7 s");
         let problem = refused.problem();
         assert_eq!((problem.status, problem.retry_after_s), (503, Some(7)));
         queue.release(0);

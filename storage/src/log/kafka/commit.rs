@@ -161,6 +161,7 @@ impl Committer {
     }
 
     fn transaction(&self, requests: &[Request]) -> Result<(), KafkaError> {
+        self.queue.note("sends a transaction");
         self.producer.begin_transaction()?;
         let mut value = vec![];
         for frame in frames_of(requests) {
@@ -183,6 +184,7 @@ impl Committer {
     /// Waits for the end of the transaction as long as there is a broker that may tell it. An error leaves its end open:
     /// [`Committer::look_into`] finds it.
     fn end_transaction(&self) -> Result<(), KafkaError> {
+        self.queue.note("waits for the end of a transaction");
         let began = Instant::now();
         loop {
             let ended = self.producer.commit_transaction(COMMIT_LOOK);
@@ -224,8 +226,11 @@ impl Committer {
     /// A new producer, and where the partitions end now that nothing is under way.
     fn begin_anew(&mut self, patience: Duration) -> Result<Found, StorageError> {
         let shared = &self.shared;
+        self.queue.note("starts a new producer");
         let producer = begin_producer(&shared.topic, patience)?;
+        self.queue.note("looks at its topic");
         shared.topic.check(producer.client())?;
+        self.queue.note("reads where its partitions end");
         let mut reader = Reader::open(&shared.topic)?;
         let mut found = Found { end: Cut::zero(shared.partitions), crcs: BTreeMap::new() };
         for partition in 0..shared.partitions {
@@ -233,6 +238,7 @@ impl Committer {
             found.end.set(partition, kept.range.end);
             found.crcs.extend(kept.last_crc.map(|crc| (partition, crc)));
         }
+        self.queue.note("gives its old producer up");
         self.producer = producer;
         Ok(found)
     }
