@@ -43,7 +43,7 @@ pub(crate) fn with_schema(rows: &RecordBatch, schema: &SchemaRef) -> Result<Reco
 /// Refuses a stream with a compressed message: Bifold writes none, and Arrow's reader takes as much memory as such a
 /// message claims to have been, however much that is.
 pub(crate) fn check_uncompressed(mut stream: &[u8]) -> Result<(), String> {
-    while let Some((metadata, rest)) = message(stream)? {
+    while let Some(Encapsulated { metadata, rest }) = next_message(stream)? {
         let message = root_as_message(metadata).map_err(|cause| cause.to_string())?;
         if message.header_as_record_batch().is_some_and(|rows| rows.compression().is_some()) {
             return Err("a compressed message".into());
@@ -54,15 +54,22 @@ pub(crate) fn check_uncompressed(mut stream: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The metadata of the next message of a stream, and what is behind it; none at the end. (Arrow columnar format,
-/// "encapsulated message format"; the marker before the length is missing in old streams.)
-fn message(stream: &[u8]) -> Result<Option<(&[u8], &[u8])>, String> {
+/// A message of a stream: its metadata, and what is behind it, its body first.
+struct Encapsulated<'a> {
+    metadata: &'a [u8],
+    rest: &'a [u8],
+}
+
+/// The next message of a stream; none at the end. (Arrow columnar format, "encapsulated message format"; the marker
+/// before the length is missing in old streams.)
+fn next_message(stream: &[u8]) -> Result<Option<Encapsulated<'_>>, String> {
     let unmarked = stream.strip_prefix(&CONTINUATION).unwrap_or(stream);
     let Some((length, rest)) = unmarked.split_first_chunk().filter(|(length, _)| **length != [0; 4]) else {
         return Ok(None);
     };
     let length = usize::try_from(i32::from_le_bytes(*length)).map_err(|cause| cause.to_string())?;
-    rest.split_at_checked(length).map(Some).ok_or_else(|| "the metadata of a message is cut".into())
+    let (metadata, rest) = rest.split_at_checked(length).ok_or("the metadata of a message is cut")?;
+    Ok(Some(Encapsulated { metadata, rest }))
 }
 
 fn map_columns(rows: &RecordBatch, map: impl Fn(&ArrayRef) -> ArrayRef) -> Result<RecordBatch, ArrowError> {
